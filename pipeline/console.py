@@ -1,0 +1,91 @@
+"""How stages and commands speak: one entry point, one line an error, noise in a log."""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pipeline.errors import PipelineError
+
+LOG_PATH = Path(".slipway/log")
+EXIT_BAD_INPUT = 2
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+# The user's terminal; it stays so while `quiet_libraries` sends file descriptors 1 and 2 to the log.
+terminal = Console(highlight=False, soft_wrap=True)
+
+
+def run_stage(name: str, stage: Callable[[], None]) -> None:
+    """Run a DVC stage: dies with dvc, logs noise, turns a `PipelineError` into its one line."""
+    die_with_parent()
+    try:
+        with quiet_libraries(LOG_PATH / f"{name}.log"):
+            stage()
+    except PipelineError as error:
+        if "SLIPWAY_DEBUG" in os.environ:
+            raise
+        fail(f"{name}: {error}")
+
+
+def fail(line: str) -> None:
+    """Print the one line of an error and exit 2."""
+    print(" ".join(line.split()), file=sys.stderr)  # noqa: T201 - the one place that speaks to stderr
+    raise SystemExit(EXIT_BAD_INPUT)
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent is: a killed dvc must leave no writer behind (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def quiet_libraries(log: Path) -> Iterator[None]:
+    """Send file descriptors 1 and 2 to the log; `say` and `track` still reach the terminal."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved_out, saved_err = os.dup(1), os.dup(2)
+    shown = os.fdopen(os.dup(saved_out), "w", buffering=1, encoding="utf-8")
+    with log.open("w", encoding="utf-8") as sink:
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+    previous, terminal.file = terminal.file, shown
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(saved_out, 1)
+        os.dup2(saved_err, 2)
+        terminal.file = previous
+        shown.close()
+        os.close(saved_out)
+        os.close(saved_err)
+
+
+def say(stage: str, text: str) -> None:
+    """Print one aligned line: the stage or target, then what it did."""
+    terminal.print(f"{stage:<11} {text}", markup=False)
+
+
+@contextmanager
+def track(stage: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Show a bar, on a terminal only; call what is yielded once a step, with a short note."""
+    columns = (
+        TextColumn(f"{stage:<11}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total} {task.description}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=terminal, transient=True, disable=not terminal.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda note: bar.update(task, advance=1, description=note)

@@ -1,0 +1,115 @@
+"""Boundary object: what was measured, where, how, and how far to trust it."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from pipeline import files
+from pipeline.errors import ManifestError
+from pipeline.manifest import decode_document
+
+SCHEMA_VERSION = 1
+FILE_NAME = "measurement.json"
+
+Kind = Literal["measured", "emulated", "estimated", "built", "not_measured"]
+# Weakest evidence last; a target's `accept` names the weakest that may ship.
+KINDS: tuple[Kind, ...] = ("measured", "emulated", "estimated", "built", "not_measured")
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """A 95 % interval around a value."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Percentiles of single-request time; absent when there are too few samples for one."""
+
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    p50_lower: float | None = None
+    p50_upper: float | None = None
+
+
+class Quality(msgspec.Struct, frozen=True):
+    """A quality figure on n samples with the half-width of its 95 % interval."""
+
+    metric: str
+    direction: Literal["higher", "lower"]
+    unit: str
+    value: float
+    n: int
+    half_width: float
+
+
+class Drop(msgspec.Struct, frozen=True):
+    """Quality lost against the reference on identical inputs (paired), in the metric's unit.
+
+    Positive is worse. A budget is judged by ``upper``, never by "not distinguishable".
+    """
+
+    value: float
+    lower: float
+    upper: float
+    n: int
+    num_discordant: int
+
+
+class Agreement(msgspec.Struct, frozen=True):
+    """How the outputs compare with the reference's on identical inputs."""
+
+    max_abs_error: float
+    sqnr_db: float | None
+    top1_agreement: float | None
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+    """One candidate on one target. ``artifact`` is the digest of the candidate's manifest."""
+
+    schema_version: int = SCHEMA_VERSION
+    artifact: str
+    candidate: str
+    target: str
+    kind: Kind
+    reason: str | None = None
+    time: str
+    device: dict[str, Any] = {}
+    fingerprint: str | None = None
+    runtime: str
+    runtime_version: str | None = None
+    num_threads: int | None = None
+    scenario: Literal["SingleStream"] = "SingleStream"
+    num_restarts: int = 0
+    num_warmup: int = 0
+    num_samples: int = 0
+    runs_per_sample: int = 1
+    latency_ms: Latency = Latency()
+    latency_ratio: Interval | None = None
+    throughput_per_s: float | None = None
+    load_ms: float | None = None
+    first_ms: float | None = None
+    peak_memory_bytes: int | None = None
+    energy_mj: float | None = None
+    energy_meter: str | None = None
+    size_bytes: int
+    quality: Quality | None = None
+    drop: Drop | None = None
+    agreement: Agreement | None = None
+    host: dict[str, Any] = {}
+    flags: tuple[str, ...] = ()
+
+
+def write(path: Path, measurement: Measurement) -> None:
+    """Write one measurement, atomically."""
+    files.write_atomic(path, files.encode_json(measurement))
+
+
+def read(path: Path) -> Measurement:
+    """Read one measurement."""
+    if not path.is_file():
+        raise ManifestError(f"{path} is missing; run dvc repro")
+    return decode_document(path.read_bytes(), Measurement, SCHEMA_VERSION, str(path))

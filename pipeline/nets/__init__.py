@@ -1,0 +1,1 @@
+"""Network definitions, their factory and their files."""

@@ -1,0 +1,1 @@
+"""Selection among measured candidates."""

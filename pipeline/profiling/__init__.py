@@ -1,0 +1,1 @@
+"""Timing, statistics, agreement: numbers worth publishing."""

@@ -1,0 +1,1 @@
+"""One adapter a runtime: load and run. Light: also runs on devices."""

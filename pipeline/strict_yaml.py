@@ -1,0 +1,124 @@
+"""Read YAML into typed structs strictly: every problem at once, each with its key and line."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from pipeline.errors import ParamsError
+
+Key = tuple[str, ...]
+
+
+class Document(msgspec.Struct, frozen=True):
+    """A parsed file: its plain value, and the node tree that knows the lines."""
+
+    path: Path
+    value: dict[str, Any]
+    root: Any
+
+    def problems(self, kind: type[msgspec.Struct]) -> list[str]:
+        """List duplicate and unknown keys, missing keys and values out of range, one line each."""
+        found = [*_duplicates(self.root, ()), *_mismatches(self.value, kind, ())]
+        return [self.locate(key, what) for key, what in found]
+
+    def locate(self, key: Key, what: str) -> str:
+        """Add ``(FILE:LINE)`` of the key, or of its nearest parent that stands in the file."""
+        line, node = None, self.root
+        for name in key:
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            match = [(k, v) for k, v in pairs if k.value == name]
+            if not match:
+                break
+            line, node = match[-1][0].start_mark.line + 1, match[-1][1]
+        return f"{what} ({self.path.name}{f':{line}' if line else ''})"
+
+
+def read(path: Path) -> Document:
+    """Parse the file.
+
+    Raises:
+        ParamsError: when it cannot be read, is not YAML or is not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        value, root = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise ParamsError(f"{path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise ParamsError(f"{path} must be a mapping of sections, got {type(value).__name__}")
+    return Document(path=path, value=value, root=root)
+
+
+def _duplicates(node: Any, at: Key) -> list[tuple[Key, str]]:
+    """YAML lets a later key hide an earlier one without a word; here it is a problem."""
+    found: list[tuple[Key, str]] = []
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            here = (*at, str(key.value))
+            if key.value in seen:
+                found.append((here, f"{'.'.join(here)} stands twice"))
+            seen.add(key.value)
+            found += _duplicates(value, here)
+    return found
+
+
+def _mismatches(value: Any, kind: Any, at: Key) -> list[tuple[Key, str]]:
+    """Check each field on its own, so that one mistake does not hide the next."""
+    if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _struct_mismatches(value, kind, at)
+    if isinstance(value, dict) and getattr(kind, "__origin__", None) is dict:
+        member = kind.__args__[1]
+        return [m for key, v in value.items() for m in _mismatches(v, member, (*at, str(key)))]
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        return [(at, _explain(error, value, kind, at))]
+    return []
+
+
+def _struct_mismatches(
+    value: dict[str, Any], kind: type[msgspec.Struct], at: Key
+) -> list[tuple[Key, str]]:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    found: list[tuple[Key, str]] = []
+    for name, member in value.items():
+        here = (*at, str(name))
+        if name not in fields:
+            found.append((here, f"{'.'.join(here)} is not known; allowed: {', '.join(fields)}"))
+        else:
+            found += _mismatches(member, fields[name].type, here)
+    missing = [n for n, field in fields.items() if field.required and n not in value]
+    return found + [(at, f"{'.'.join((*at, name))} is missing") for name in missing]
+
+
+def _explain(error: msgspec.ValidationError, value: Any, kind: Any, at: Key) -> str:
+    """Turn msgspec's ``Expected `float` < 1.0 - at `$[0].x``` into key, rule and value."""
+    rule, _, inner = str(error).partition(" - at ")
+    inner = inner.strip("`").removeprefix("$")
+    with suppress(KeyError, IndexError, TypeError):  # ends at something missing: show what holds it
+        for index, name in re.findall(r"\[(\d+)\]|\.(\w+)", inner):
+            value = value[int(index)] if index else value[name]
+    allowed = _literals(kind)
+    must = f"one of {', '.join(allowed)}" if allowed else rule.replace("`", "")
+    return f"{'.'.join(at)}{inner} must be {must.removeprefix('Expected ')}, got {value!r}"
+
+
+def _literals(kind: Any) -> list[str]:
+    """List the members of a closed set, also inside a tuple of them; msgspec's message does not."""
+    found: list[str] = []
+    for member in getattr(kind, "__args__", ()):
+        if isinstance(member, str):
+            found.append(member)
+        elif isinstance(member, type) and issubclass(member, msgspec.Struct):
+            tag = member.__struct_config__.tag
+            found += [tag] if isinstance(tag, str) else []
+        else:
+            found += _literals(member)
+    return found

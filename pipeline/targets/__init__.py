@@ -1,0 +1,1 @@
+"""What a target's machine is and which tools it has."""

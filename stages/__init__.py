@@ -1,0 +1,1 @@
+"""One file a DVC stage: read params and files, call, write declared outs."""
