@@ -17,7 +17,7 @@ LOG_PATH = Path(".slipway/log")
 EXIT_BAD_INPUT = 2
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
-# The user's terminal; it stays so while `quiet_libraries` sends file descriptors 1 and 2 to the log.
+# The user's terminal, also while `quiet_libraries` sends file descriptors 1 and 2 to the log.
 terminal = Console(highlight=False, soft_wrap=True)
 
 

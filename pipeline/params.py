@@ -1,7 +1,7 @@
 """One typed struct a section of params.yaml; unknown keys and values out of range are refused.
 
-A recipe names, for each step of the fixed order prune, factorize, distill, quantize, ``skip`` or one
-of the named settings in that step's section, so that DVC sees which step a change concerns.
+A recipe names, for each step of the fixed order prune, factorize, distill, quantize, ``skip`` or
+one of the settings in that step's section, so that DVC sees which step a change concerns.
 """
 
 import re
