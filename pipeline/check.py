@@ -1,0 +1,73 @@
+"""Find every problem of a project before anything runs: params.yaml, pins, data, factories, tools.
+
+DVC deletes a stage's outs before it runs the command, so what can be known beforehand is said here.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline import files, params
+from pipeline.errors import InputsError, PipelineError
+from pipeline.targets import tools
+
+
+def problems(path: Path, environments: Path) -> list[str]:
+    """List all problems, one line each; none means that `dvc repro` can start."""
+    found, lines = params.parse(path)
+    if found is None or lines:
+        return lines
+    return [*lines, *_pins(found), *_required_tools(found, environments), *_user_code(found)]
+
+
+def _pins(p: params.Params) -> Iterator[str]:
+    """Compare every input from outside with its pinned digest."""
+    for role, source, digest, key in (
+        ("data.path", p.data.path, p.data.digest, "data.digest"),
+        (
+            "train.checkpoint",
+            p.train.checkpoint,
+            p.train.checkpoint_digest,
+            "train.checkpoint_digest",
+        ),
+    ):
+        if source is not None:
+            yield from _problem_of(
+                lambda s=source, d=digest, r=role, k=key: files.check_pin(Path(s), d, r, k)
+            )
+
+
+def _required_tools(p: params.Params, environments: Path) -> Iterator[str]:
+    """An absent tool is a record of its target, unless the target is required."""
+    for name, target in p.targets.items():
+        absent = [
+            tool
+            for tool, version in tools.versions(target, environments).items()
+            if version == tools.ABSENT
+        ]
+        if absent and target.required:
+            yield f"targets.{name} is required and {', '.join(absent)} is absent; run make setup"
+
+
+def _user_code(p: params.Params) -> Iterator[str]:
+    """Read the user's data and build the user's net once: seconds now instead of minutes later."""
+    if p.data.source == "npz" or p.net.factory is not None:
+        yield from _problem_of(lambda: _try_data_and_net(p))
+
+
+def _try_data_and_net(p: params.Params) -> None:
+    from pipeline.data import source, splits
+
+    samples = source.read(p.data)
+    made = splits.make(samples, p.data)
+    if p.net.factory is not None:
+        from pipeline.nets import factory
+
+        shape = made["calibration"].tensors().shape[1:]
+        factory.build(p.net, shape, len(samples.label_names))
+
+
+def _problem_of(attempt: Callable[[], object]) -> Iterator[str]:
+    try:
+        attempt()
+    except (PipelineError, InputsError) as error:
+        yield str(error)

@@ -1,0 +1,308 @@
+"""`slipway ...`: each command reads its options, calls one function, and says what came of it.
+
+Heavy rooms are imported inside the commands, so that `slipway --help` answers at once.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline import console
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
+    from pipeline.reporting.answer import Answer
+    from pipeline.reporting.report import Report
+
+app = typer.Typer(
+    help="One neural network in, the best measured artifact for every target out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+registry_app = typer.Typer(help="Look at a registry.", no_args_is_help=True)
+inputs_app = typer.Typer(help="Inputs from outside the project.", no_args_is_help=True)
+app.add_typer(registry_app, name="registry")
+app.add_typer(inputs_app, name="inputs")
+
+EXIT_NOTHING_SHIPS = 3
+
+Project = Annotated[Path, typer.Option(help="The project's folder.")]
+RegistryPath = Annotated[
+    Path, typer.Option("--registry", envvar="SLIPWAY_REGISTRY", help="The registry's folder.")
+]
+Target = Annotated[
+    str, typer.Option("--target", help="A target id, as `registry show` lists them.")
+]
+Version = Annotated[str | None, typer.Option("--version", help="Default: the newest.")]
+
+
+def main() -> None:
+    """Run the command line; a `PipelineError` is its one line and exit 2."""
+    try:
+        app()
+    except PipelineError as error:
+        if "SLIPWAY_DEBUG" in os.environ:
+            raise
+        console.fail(str(error))
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show traces of errors.")] = False,
+) -> None:
+    if debug:
+        os.environ["SLIPWAY_DEBUG"] = "1"
+
+
+@app.command()
+def check(project: Project = Path()) -> None:
+    """Find every problem of params.yaml, data, factories and tools before anything runs."""
+    from pipeline import check as checks
+    from pipeline import params
+    from pipeline.targets import tools
+
+    lines = checks.problems(project / params.FILE_NAME, tools.environments_path())
+    for line in lines:
+        typer.echo(line, err=True)
+    if lines:
+        raise typer.Exit(console.EXIT_BAD_INPUT)
+    p = params.load(project / params.FILE_NAME)
+    console.say("check", f"params.yaml, data, {len(p.targets)} targets: ok")
+
+
+@app.command()
+def doctor(
+    brief: Annotated[bool, typer.Option("--brief", help="One line.")] = False,
+    project: Project = Path(),
+) -> None:
+    """Show every toolchain: its version, or the command that installs it."""
+    from rich.table import Table
+
+    from pipeline import params
+    from pipeline.targets import tools
+
+    rows = tools.doctor(params.load(project / params.FILE_NAME), tools.environments_path())
+    if brief:
+        console.say(
+            "", "   ".join(f"{row.tool} {row.version or 'absent'}" for row in rows if row.used_by)
+        )
+        return
+    table = Table("tool", "version", "environment", "used by", "to install it", box=None)
+    for row in rows:
+        used_by = ", ".join(row.used_by) or "no target"
+        table.add_row(row.tool, row.version or "absent", row.environment, used_by, row.remedy or "")
+    console.terminal.print(table)
+
+
+@app.command()
+def report(project: Project = Path()) -> None:
+    """Write models/report/, show what ships; exit 3: nothing can, 2: a required one cannot."""
+    from rich.table import Table
+
+    from pipeline import params
+    from pipeline.reporting import report as reports
+
+    p = params.load(project / params.FILE_NAME)
+    made = _gather(project, p)
+    reports.write(made, project / "models/report")
+    table = Table(*reports.HEADER, box=None, pad_edge=False)
+    for row in reports.ships_table(made.answers):
+        table.add_row(*row)
+    console.terminal.print("\nWhat ships", style="bold")
+    console.terminal.print(table)
+    _say_next(made)
+    _exit_code(made, p)
+
+
+def _say_next(made: "Report") -> None:
+    from pipeline.reporting import words
+
+    console.terminal.print()
+    for answer in made.answers:
+        console.terminal.print(words.headline(answer), markup=False)
+    shipped = [answer.target for answer in made.answers if answer.status == "ships"]
+    target = (shipped or [answer.target for answer in made.answers])[0]
+    console.terminal.print(f"\nWhy, next best, what would change it:  slipway explain {target}")
+    console.terminal.print("Report:                                models/report/report.md")
+    if shipped:
+        get = f"slipway pull {made.model} --target {target} --to ./model"
+        console.terminal.print(f"Get one:                               {get}")
+
+
+def _exit_code(made: "Report", p: "Params") -> None:
+    ships = {answer.target for answer in made.answers if answer.status == "ships"}
+    if not ships:
+        typer.echo("no target can ship; see models/report/report.md", err=True)
+        raise typer.Exit(EXIT_NOTHING_SHIPS)
+    missing = [name for name, t in p.targets.items() if t.required and name not in ships]
+    if missing:
+        typer.echo(f"required targets do not ship: {', '.join(missing)}", err=True)
+        raise typer.Exit(console.EXIT_BAD_INPUT)
+
+
+def _gather(project: Path, p: "Params") -> "Report":
+    """Collect every target's answer; one whose chain failed half-way says so."""
+    import json
+
+    from pipeline.reporting.report import Report
+
+    metrics = sorted((project / "models/metrics").glob("*.json"))
+    return Report(
+        model=p.model,
+        answers=tuple(_answer(project, name) for name in p.targets),
+        stages={path.stem: json.loads(path.read_text(encoding="utf-8")) for path in metrics},
+    )
+
+
+def _answer(project: Path, target: str) -> "Answer":
+    from pipeline.registry import lock
+    from pipeline.reporting import answer
+
+    reason = lock.stale(target, project)
+    if reason is not None:
+        return answer.failed(target, reason)
+    models = project / "models"
+    return answer.gather(
+        target,
+        models / "selected" / target,
+        models / "certified" / target,
+        models / "profiled" / target,
+    )
+
+
+@app.command()
+def explain(target: str, project: Project = Path()) -> None:
+    """Say why a target gets its artifact, what comes next, and what would change it."""
+    from pipeline import params
+    from pipeline.reporting import words
+
+    p = params.load(project / params.FILE_NAME)
+    _known_target(target, list(p.targets))
+    headline, *reasons = words.explain(_answer(project, target))
+    console.terminal.print(headline, markup=False)
+    for reason in reasons:
+        console.terminal.print(f"  {reason}", markup=False)
+
+
+def _known_target(target: str, known: list[str]) -> None:
+    if target not in known:
+        raise PipelineError(f"target {target!r} is not known; known: {', '.join(known)}")
+
+
+@app.command()
+def publish(
+    version: Annotated[
+        str | None, typer.Option("--version", help="X.Y.Z; needs a clean tree.")
+    ] = None,
+    project: Project = Path(),
+    registry: RegistryPath = Path("registry"),
+) -> None:
+    """Put what `register` wrote into the registry, as one release."""
+    from pipeline import params
+    from pipeline.registry import publish as publishing
+    from pipeline.registry.store import DirectoryStore
+
+    p = params.load(project / params.FILE_NAME)
+    releases = {name: project / "models/release" / name for name in p.targets}
+    release = publishing.publish(project, DirectoryStore(registry), version, releases)
+    console.say("publish", f"{release.name} {release.version} -> {registry}/ (unsigned)")
+    for target, reason in release.skipped.items():
+        console.say("publish", f"without {target}: {reason}")
+
+
+@app.command()
+def pull(
+    name: str,
+    target: Target,
+    to: Annotated[Path, typer.Option("--to", help="A folder that does not exist yet.")],
+    version: Version = None,
+    registry: RegistryPath = Path("registry"),
+) -> None:
+    """Fetch a target's artifact; every byte is verified before the folder appears."""
+    from pipeline.registry import resolve
+    from pipeline.registry.store import DirectoryStore
+
+    release = resolve.pull(DirectoryStore(registry), name, target, version, to)
+    console.say("pull", f"{name} {release.version} for {target} -> {to}/ (verified; unsigned)")
+
+
+@app.command()
+def run(
+    artifact: Annotated[Path, typer.Argument(help="What `pull` made.")],
+    samples: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="npz with `inputs` as they come.")
+    ],
+) -> None:
+    """Run an artifact on samples with its own preprocessing and print the classes."""
+    from pipeline.runtimes import run as running
+
+    for index, found in enumerate(running.classify(artifact, samples)):
+        classes = "  ".join(f"{label} {score:.4f}" for label, score in found)
+        typer.echo(f"{index}\t{classes}")
+
+
+@registry_app.command("list")
+def list_releases(registry: RegistryPath = Path("registry")) -> None:
+    """List every release, newest last."""
+    from pipeline.registry import resolve
+    from pipeline.registry.store import DirectoryStore
+
+    for release in resolve.releases(DirectoryStore(registry)):
+        typer.echo(f"{release.name} {release.version} {', '.join(sorted(release.targets))}")
+
+
+@registry_app.command("show")
+def show_release(
+    name: str, version: Version = None, registry: RegistryPath = Path("registry")
+) -> None:
+    """Show one release: lineage, targets, figures; and that it is unsigned."""
+    from pipeline import files
+    from pipeline.registry import resolve
+    from pipeline.registry.store import DirectoryStore
+
+    release = resolve.find(DirectoryStore(registry), name, version)
+    typer.echo(files.encode_json(release).decode(), nl=False)
+    typer.echo("signed: no (no keys yet); trust this registry only as far as its storage", err=True)
+
+
+@registry_app.command("resolve")
+def resolve_artifact(
+    name: str, target: Target, version: Version = None, registry: RegistryPath = Path("registry")
+) -> None:
+    """Print the version and manifest digest that a pull would fetch."""
+    from pipeline.registry import resolve
+    from pipeline.registry.store import DirectoryStore
+
+    release, artifact = resolve.resolve(DirectoryStore(registry), name, target, version)
+    typer.echo(f"{release.name} {release.version} {target} {artifact.manifest}")
+
+
+@registry_app.command("verify")
+def verify_registry(registry: RegistryPath = Path("registry")) -> None:
+    """Hash every blob again and check every reference; exit 2 when something is wrong."""
+    from pipeline.registry import resolve
+    from pipeline.registry.store import DirectoryStore
+
+    problems = resolve.verify(DirectoryStore(registry))
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(console.EXIT_BAD_INPUT)
+    console.say("verify", "every blob and reference is as published")
+
+
+@inputs_app.command("lock")
+def lock_inputs(project: Project = Path()) -> None:
+    """Pin the data, checkpoint and factory named in params.yaml by their digests."""
+    from pipeline import inputs, params
+
+    for key, digest in inputs.lock(project / params.FILE_NAME).items():
+        console.say("inputs", f"{key}: {digest}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Pin inputs from outside (data, checkpoint, the user's factory) by digest in params.yaml."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline import files, strict_yaml
+from pipeline.errors import InputsError
+
+# section, the key that names the input, the key that pins it
+PINS = (
+    ("data", "path", "digest"),
+    ("train", "checkpoint", "checkpoint_digest"),
+    ("net", "factory", "factory_digest"),
+)
+
+
+def lock(path: Path) -> dict[str, str]:
+    """Write the digest of each named input beside it, leaving the rest of the file as it is.
+
+    Returns:
+        The dotted keys written, with their digests; empty when params.yaml names no such input.
+    """
+    written = {}
+    for section, key, pin in PINS:
+        document = strict_yaml.read(path)
+        settings = document.value.get(section)
+        source = settings.get(key) if isinstance(settings, dict) else None
+        if source is None:
+            continue
+        found = _locate(key, str(source), path.parent)
+        if not found.is_file():
+            raise InputsError(f"{section}.{key}: {source} is missing; mend {path.name}")
+        digest = files.digest_file(found)
+        text = _set_beside(
+            path.read_text(encoding="utf-8"), document.root, section, key, pin, digest
+        )
+        files.write_atomic(path, text.encode())
+        written[f"{section}.{pin}"] = digest
+    return written
+
+
+def _locate(key: str, value: str, project: Path) -> Path:
+    if key != "factory":
+        return project / value
+    from pipeline.nets import source
+
+    return source.find(value)
+
+
+def _set_beside(text: str, root: Any, section: str, key: str, pin: str, digest: str) -> str:
+    """Replace the pin's scalar, or put it on a line of its own under the key that it pins."""
+    mapping = _member(root, section)[1]
+    existing = _member(mapping, pin)
+    if existing is not None:
+        node = existing[1]
+        return text[: node.start_mark.index] + digest + text[node.end_mark.index :]
+    name, value = _member(mapping, key)
+    if mapping.flow_style:  # {factory: a:b} on one line
+        at = value.end_mark.index
+        return f"{text[:at]}, {pin}: {digest}{text[at:]}"
+    end = text.find("\n", value.end_mark.index)
+    at = len(text) if end < 0 else end
+    return f"{text[:at]}\n{' ' * name.start_mark.column}{pin}: {digest}{text[at:]}"
+
+
+def _member(node: Any, name: str) -> Any:
+    assert isinstance(node, yaml.MappingNode)
+    return next(((k, v) for k, v in node.value if k.value == name), None)

@@ -1,0 +1,158 @@
+"""Select, for one target, the candidate that meets its budget and is measured best.
+
+Values in, values out. A limit on quality is judged by the upper bound of the paired 95 % interval;
+candidates are ranked only among those with the same kind of evidence.
+"""
+
+import msgspec
+
+from pipeline import params
+from pipeline.measurement import KINDS, Measurement
+
+FILE_NAME = "selection.json"
+
+
+class Breach(msgspec.Struct, frozen=True):
+    """A limit that a candidate broke."""
+
+    limit: str
+    measured: float
+    allowed: float
+    unit: str
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """Why a candidate cannot ship: the limits that it broke, or another reason."""
+
+    candidate: str
+    reason: str
+    breaches: tuple[Breach, ...] = ()
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """The choice for one target; ``chosen`` is None when no candidate can ship.
+
+    ``ranking`` holds the candidates that meet the budget, best first; ``better_if`` the first one
+    that only a wider quality budget would put before the chosen one, with the budget it needs.
+    """
+
+    schema_version: int = 1
+    target: str
+    objective: str
+    reference: str
+    chosen: str | None
+    ranking: tuple[str, ...]
+    rejected: tuple[Rejection, ...]
+    next_best: str | None
+    distinguishable: bool | None
+    better_if: str | None
+    better_if_max_quality_drop: float | None
+
+
+def select(
+    measurements: list[Measurement], reference: str, budget: params.Select, target: str
+) -> Selection:
+    """Rank the candidates that meet the budget and name what each of the others broke."""
+    rejected = [r for m in measurements if (r := _reject(m, budget)) is not None]
+    refused = {rejection.candidate for rejection in rejected}
+    fitting = [m for m in measurements if m.candidate not in refused]
+    strongest = min((KINDS.index(m.kind) for m in fitting), default=0)
+    ranked = [m for m in fitting if KINDS.index(m.kind) == strongest]
+    rejected += [
+        Rejection(
+            m.candidate, f"{m.kind}, and others are {KINDS[strongest]}: never ranked together"
+        )
+        for m in fitting
+        if KINDS.index(m.kind) != strongest
+    ]
+    ranked.sort(key=lambda m: _cost(m, budget))
+    best, second = (*ranked, None, None)[:2]
+    better = _better_with_more_budget(measurements, rejected, best, budget)
+    return Selection(
+        target=target,
+        objective=budget.objective,
+        reference=reference,
+        chosen=best.candidate if best else None,
+        ranking=tuple(m.candidate for m in ranked),
+        rejected=tuple(rejected),
+        next_best=second.candidate if second else None,
+        distinguishable=_distinguishable(best, second, budget) if best and second else None,
+        better_if=better.candidate if better else None,
+        better_if_max_quality_drop=better.drop.upper if better and better.drop else None,
+    )
+
+
+def _cost(m: Measurement, budget: params.Select) -> tuple[float, float, str]:
+    """Order by the objective, then by the other cost, then by name, so ties have one answer."""
+    latency = float("inf") if m.latency_ms.p50 is None else m.latency_ms.p50
+    size = float(m.size_bytes)
+    first, second = (latency, size) if budget.objective == "latency" else (size, latency)
+    return first, second, m.candidate
+
+
+def _reject(m: Measurement, budget: params.Select) -> Rejection | None:
+    if m.kind == "not_measured":
+        return Rejection(m.candidate, f"not measured: {m.reason}")
+    if KINDS.index(m.kind) > KINDS.index(budget.accept):
+        return Rejection(m.candidate, f"evidence is {m.kind}, accept is {budget.accept}")
+    if budget.objective == "latency" and m.kind == "measured" and m.latency_ms.p50 is None:
+        return Rejection(m.candidate, f"{m.num_samples} samples are too few for a p50")
+    breaches = _breaches(m, budget)
+    if not breaches:
+        return None
+    reason = "; ".join(
+        f"{b.limit} {b.measured:.4g} {b.unit}, allowed {b.allowed:.4g}, over by "
+        f"{b.measured - b.allowed:.3g}"
+        for b in breaches
+    )
+    if m.drop and m.drop.value <= budget.max_quality_drop < m.drop.upper:
+        reason += f" (the drop itself is {m.drop.value:.2f}; n={m.drop.n} cannot show more)"
+    return Rejection(m.candidate, reason, tuple(breaches))
+
+
+def _breaches(m: Measurement, budget: params.Select) -> list[Breach]:
+    found = []
+    if m.drop and m.drop.upper > budget.max_quality_drop:
+        unit = m.quality.unit if m.quality else ""
+        unit = "point" if unit == "%" else unit
+        found.append(
+            Breach("quality drop (upper bound)", m.drop.upper, budget.max_quality_drop, unit)
+        )
+    limit = budget.max_latency_ms
+    if limit is not None and (m.latency_ms.p50 is None or m.latency_ms.p50 > limit):
+        measured = float("inf") if m.latency_ms.p50 is None else m.latency_ms.p50
+        found.append(Breach("latency p50", measured, limit, "ms"))
+    if budget.max_size_bytes is not None and m.size_bytes > budget.max_size_bytes:
+        found.append(Breach("size", m.size_bytes, budget.max_size_bytes, "bytes"))
+    return found
+
+
+def _distinguishable(best: Measurement, second: Measurement, budget: params.Select) -> bool:
+    """Say whether the measured order could be chance: sizes are exact, latencies have intervals."""
+    if budget.objective == "size":
+        return best.size_bytes < second.size_bytes
+    upper, lower = best.latency_ms.p50_upper, second.latency_ms.p50_lower
+    return upper is not None and lower is not None and upper < lower
+
+
+def _better_with_more_budget(
+    measurements: list[Measurement],
+    rejected: list[Rejection],
+    best: Measurement | None,
+    budget: params.Select,
+) -> Measurement | None:
+    """Find what would win if only the allowed quality drop were wider."""
+    only_quality = {
+        r.candidate
+        for r in rejected
+        if len(r.breaches) == 1 and r.breaches[0].limit.startswith("quality drop")
+    }
+    waiting = [m for m in measurements if m.candidate in only_quality]
+    if best is not None:
+        waiting = [
+            m
+            for m in waiting
+            if m.kind == best.kind and _cost(m, budget)[0] < _cost(best, budget)[0]
+        ]
+    # The smallest widening that changes the answer, not the largest gain.
+    return min(waiting, key=lambda m: m.drop.upper if m.drop else 0.0, default=None)

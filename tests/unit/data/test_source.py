@@ -1,0 +1,174 @@
+"""The user's npz: what is taken, and the one line for each thing that is wrong."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from pipeline import files
+from pipeline.data import digits, npz, source
+from pipeline.errors import DataError, DependencyError, InputsError
+
+INPUTS = np.arange(48, dtype=np.float64).reshape(16, 3)
+
+
+def changed(array, index, value):
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+LABELS = np.arange(16) % 2
+REFUSED = {
+    "NaN": (
+        {"inputs": changed(INPUTS, (5, 1), np.nan)},
+        r"NaN or inf \(as float32\) in 1 samples, first in row 5",
+    ),
+    "inf": ({"inputs": changed(INPUTS, (0, 0), -np.inf)}, "first in row 0"),
+    "beyond float32": ({"inputs": changed(INPUTS, (3, 0), 1e39)}, "first in row 3"),
+    "negative label": (
+        {"labels": changed(LABELS, 7, -1)},
+        r"label -1 in row 7 is outside 0\.\.1",
+    ),
+    "label beyond the names": (
+        {"labels": changed(LABELS, 4, 2), "label_names": np.array(["a", "b"])},
+        r"label 2 in row 4 is outside 0\.\.1; mend the labels, or data.labels",
+    ),
+    "enormous label": ({"labels": changed(LABELS, 4, 2**60)}, r"in row 4 is outside 0\.\.15"),
+    "float labels": ({"labels": LABELS * 1.0}, "labels have dtype float64; give integers"),
+    "bool labels": ({"labels": LABELS > 0}, "labels have dtype bool; give integers"),
+    "lengths that differ": (
+        {"labels": LABELS[:-1]},
+        r"labels have shape \(15,\) beside 16 inputs; give one label a sample",
+    ),
+    "one-hot labels": ({"labels": np.eye(2, dtype=int)[LABELS]}, r"labels have shape \(16, 2\)"),
+    "complex inputs": ({"inputs": INPUTS * 1j}, "inputs have dtype complex128"),
+    "text inputs": ({"inputs": INPUTS.astype(str)}, "inputs have dtype <U32"),
+    "ragged inputs": (
+        {"inputs": np.array([np.zeros(n) for n in range(1, 17)], dtype=object)},
+        r"array of Python objects \(ragged shapes\?\)",
+    ),
+    "no samples": ({"inputs": INPUTS[:0], "labels": LABELS[:0]}, r"inputs have shape \(0, 3\)"),
+    "samples without an axis": ({"inputs": INPUTS[:, 0]}, r"inputs have shape \(16,\)"),
+    "few samples of a class": (
+        {"labels": changed(LABELS, 0, 1)},
+        "class '0' has 7 samples; give at least 8",
+    ),
+    "a class without samples": ({"labels": LABELS * 2}, "class '1' has 0 samples"),
+    "one class": ({"labels": LABELS * 0}, "there is one class only, '0'"),
+    "equal names": ({"label_names": np.array(["a", "a"])}, "are not distinct"),
+    "names that are no strings": (
+        {"label_names": np.array([1, 2])},
+        "label_names have dtype int64",
+    ),
+    "no labels": (
+        {"labels": None},
+        r"has no array 'labels', only \['inputs'\]; write it by numpy.savez",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused_with_one_line(npz_file, changes, message):
+    path = npz_file(**changes)
+    with pytest.raises(DataError, match=message) as caught:
+        npz.read(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+UNREADABLE = {
+    "text": (b"hello", "is not a readable .npz"),
+    "nothing": (b"", "is not a readable .npz"),
+    "half a file": (None, "is not a readable .npz"),
+    "a pickle": (b"\x80\x04N.", "is not a readable .npz"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), UNREADABLE.values(), ids=UNREADABLE)
+def test_an_unreadable_file_is_refused(npz_file, content, message):
+    path = npz_file()
+    path.write_bytes(path.read_bytes()[:400] if content is None else content)
+    with pytest.raises(DataError, match=message):
+        npz.read(path)
+
+
+def test_a_flipped_byte_is_refused(npz_file):
+    path = npz_file()
+    content = bytearray(path.read_bytes())
+    content[200] ^= 0xFF  # inside the values: the zip's checksum tells
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is not a readable .npz: Bad CRC"):
+        npz.read(path)
+
+
+def test_a_bare_npy_is_refused(tmp_path):
+    np.save(tmp_path / "inputs.npy", INPUTS)
+    with pytest.raises(DataError, match=r"is one array \(.npy\)"):
+        npz.read(tmp_path / "inputs.npy")
+
+
+TAKEN = {
+    "uint8 stays": (np.uint8, np.uint8),
+    "float32 stays": (np.float32, np.float32),
+    "float64 becomes float32": (np.float64, np.float32),
+}
+
+
+@pytest.mark.parametrize(("given", "kept"), TAKEN.values(), ids=TAKEN)
+def test_valid_samples_are_taken(npz_file, given, kept):
+    samples = npz.read(npz_file(inputs=INPUTS.astype(given), labels=LABELS.astype(np.uint8)))
+    assert samples.inputs.dtype == kept
+    assert np.array_equal(samples.inputs, INPUTS)
+    assert samples.labels.dtype == np.int64
+    assert samples.labels.tolist() == LABELS.tolist()
+    assert samples.label_names == ("0", "1")
+
+
+def test_names_of_params_go_before_those_of_the_file(npz_file):
+    path = npz_file(label_names=np.array(["cat", "dog"]))
+    assert npz.read(path).label_names == ("cat", "dog")
+    assert npz.read(path, ("off", "on")).label_names == ("off", "on")
+
+
+def test_pinned_digest(npz_file, data_cfg):
+    path = npz_file()
+    cfg = data_cfg(source="npz", path=str(path), digest=files.digest_file(path))
+    assert len(source.read(cfg).labels) == 16
+    other = data_cfg(source="npz", path=str(path), digest="sha256:" + "0" * 64)
+    with pytest.raises(InputsError, match=r"data.path: .* data.digest pins .*inputs lock"):
+        source.read(other)
+    path.unlink()
+    with pytest.raises(InputsError, match="data.path: there is no file"):
+        source.read(cfg)
+
+
+def test_digits_are_the_known_ones(data_cfg):
+    samples = source.read(data_cfg())
+    assert samples.inputs.shape == (1797, 8, 8)
+    assert samples.inputs.dtype == np.float32
+    assert (samples.inputs.min(), samples.inputs.max()) == (0, 16)
+    assert np.bincount(samples.labels).tolist() == [
+        178,
+        182,
+        177,
+        183,
+        181,
+        182,
+        181,
+        179,
+        174,
+        180,
+    ]
+    assert samples.label_names == tuple("0123456789")
+
+
+def test_digits_take_no_labels(data_cfg):
+    with pytest.raises(DataError, match="data.labels go with data.source npz"):
+        source.read(data_cfg(labels=("a", "b")))
+
+
+def test_digits_without_scikit_learn_name_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(DependencyError, match=r"scikit-learn is not installed.*slipway\[build\]"):
+        digits.read()

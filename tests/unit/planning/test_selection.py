@@ -1,0 +1,98 @@
+import pytest
+
+from pipeline import params
+from pipeline.measurement import Drop, Latency, Measurement, Quality
+from pipeline.planning.selection import select
+
+BUDGET = params.Select(max_quality_drop=2.0)
+
+
+def candidate(name, p50, upper=None, size=1000, kind="measured", **fields):
+    drop = None if upper is None else Drop(upper - 1, upper - 2, upper, 500, 5)
+    spread = 0.001 if p50 is not None else 0
+    return Measurement(
+        artifact="sha256:0", candidate=name, target="t", kind=kind, time="", runtime="r",
+        size_bytes=size, num_samples=100, drop=drop,
+        quality=Quality("accuracy", "higher", "%", 98.0, 500, 1.0),
+        latency_ms=Latency(p50=p50, p50_lower=p50 and p50 - spread, p50_upper=p50 and p50 + spread),
+        **fields,
+    )  # fmt: skip
+
+
+REFERENCE = candidate("dense-fp32", 1.0)
+
+
+def chosen(*others, budget=BUDGET):
+    return select([REFERENCE, *others], "dense-fp32", budget, "t")
+
+
+def test_the_fastest_within_the_budget_wins():
+    s = chosen(candidate("a-int8", 0.5, upper=1.9), candidate("b-int8", 0.7, upper=0.1))
+    assert (s.chosen, s.next_best, s.ranking) == (
+        "a-int8",
+        "b-int8",
+        ("a-int8", "b-int8", "dense-fp32"),
+    )
+    assert s.distinguishable
+
+
+def test_a_drop_is_judged_by_its_upper_bound_not_by_its_value():
+    s = chosen(candidate("a-int8", 0.5, upper=2.1))
+    assert s.chosen == "dense-fp32"
+    (rejection,) = s.rejected
+    assert rejection.breaches[0].measured == 2.1
+    assert "2.1 point, allowed 2, over by 0.1" in rejection.reason
+    assert "the drop itself is 1.10; n=500 cannot show more" in rejection.reason
+
+
+def test_it_says_what_a_wider_budget_would_change():
+    s = chosen(candidate("a-int8", 0.5, upper=3.5), candidate("b-int8", 0.4, upper=6))
+    assert (s.better_if, s.better_if_max_quality_drop) == ("a-int8", 3.5)
+    assert chosen(candidate("slow", 2.0, upper=3.5)).better_if is None
+
+
+LIMITS = {
+    "latency": (params.Select(max_latency_ms=0.1), "latency p50 1 ms, allowed 0.1, over by 0.9"),
+    "size": (params.Select(max_size_bytes=10), "size 1000 bytes, allowed 10, over by 990"),
+}
+
+
+@pytest.mark.parametrize(("budget", "words"), LIMITS.values(), ids=LIMITS)
+def test_when_none_meets_the_budget_each_says_which_limit_it_broke(budget, words):
+    s = chosen(budget=budget)
+    assert s.chosen is None
+    assert [r.candidate for r in s.rejected] == ["dense-fp32"]
+    assert words in s.rejected[0].reason
+
+
+def test_objective_size_ranks_by_bytes_then_latency():
+    small = candidate("small", 3.0, upper=0.5, size=10)
+    same = candidate("same", 2.0, upper=0.5, size=10)
+    s = chosen(small, same, budget=params.Select(objective="size"))
+    assert s.ranking == ("same", "small", "dense-fp32")
+    assert s.distinguishable is False
+
+
+def test_kinds_of_evidence_are_never_ranked_together():
+    emulated = candidate("emulated", 0.1, upper=0.5, kind="emulated")
+    s = chosen(emulated, budget=params.Select(accept="emulated"))
+    assert s.ranking == ("dense-fp32",)
+    assert "emulated, and others are measured: never ranked together" in s.rejected[0].reason
+
+
+def test_weaker_evidence_than_accepted_cannot_ship():
+    s = chosen(candidate("emulated", 0.1, upper=0.5, kind="emulated"))
+    assert "evidence is emulated, accept is measured" in s.rejected[0].reason
+
+
+def test_what_was_not_measured_keeps_its_reason():
+    absent = candidate("a", None, kind="not_measured", reason="litert absent")
+    assert "not measured: litert absent" in chosen(absent).rejected[0].reason
+
+
+def test_too_few_samples_for_a_p50_cannot_win_on_latency():
+    assert "too few for a p50" in chosen(candidate("a", None, upper=0.1)).rejected[0].reason
+
+
+def test_overlapping_intervals_are_called_indistinguishable():
+    assert chosen(candidate("a", 0.9995, upper=0.1)).distinguishable is False

@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipeline import files, inputs, params
+from pipeline.errors import InputsError, ParamsError
+
+ROOT = Path(__file__).parents[2]
+DEFAULT = (ROOT / params.FILE_NAME).read_text(encoding="utf-8")
+
+
+def edited(tmp_path, *changes):
+    text = DEFAULT
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new, 1)
+    path = tmp_path / params.FILE_NAME
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_default_file_is_valid():
+    loaded = params.load(ROOT / params.FILE_NAME)
+    assert set(loaded.targets) == {"x86-onnxruntime", "x86-litert", "linux-tflite-runtime"}
+    assert params.reference_candidate(loaded) == "dense-fp32"
+
+
+REFUSED = {
+    "a value out of range": (
+        ("ratio: 0.5\n", "ratio: 1.5\n"),
+        r"prune\.half\.ratio must be float < 1\.0, got 1\.5 \(params\.yaml:\d+\)",
+    ),
+    "an unknown key": (
+        ("  epochs:", "  epoch:"),
+        r"train\.epoch is not known; allowed: epochs, .*",
+    ),
+    "a member outside a closed set": (
+        ("optimizer: adamw", "optimizer: adam"),
+        r"train\.optimizer must be one of adamw, sgd, got 'adam'",
+    ),
+    "a precision nobody makes": (
+        ("[fp32, int8-dynamic, int8-static]", "[fp32, int4]"),
+        r"convert\.precisions\[1\] must be one of fp32, .*, got 'int4'",
+    ),
+    "a precision this converter does not make": (
+        ("[fp32, int8-dynamic, int8-static]", "[fp32, fp16-weights]"),
+        r"to_onnxruntime makes fp32, int8-dynamic, int8-static, got fp16-weights",
+    ),
+    "a target without the reference precision": (
+        ("[fp32, int8-dynamic, int8-static]", "[int8-static]"),
+        r"precisions must hold fp32, the reference, got \['int8-static'\]",
+    ),
+    "a runtime that cannot read the converter's files": (
+        ("runtime: onnxruntime", "runtime: litert"),
+        r"files of to_onnxruntime run in onnxruntime, got litert",
+    ),
+    "a target id that is no id": (
+        ("  x86-litert:", "  X86_litert:"),
+        r"an id must match .*, got 'X86_litert'",
+    ),
+    "a recipe that names no settings": (
+        ("prune: half", "prune: most"),
+        r"recipes\.pruned\.prune must be one of skip, half, got 'most'",
+    ),
+    "a step whose stage does not exist yet": (
+        ("factorize: skip", "factorize: low-rank"),
+        r"recipes\.dense\.factorize must be one of skip, got 'low-rank'",
+    ),
+    "no reference recipe": (
+        ("    prune: skip", "    prune: half"),
+        r"recipes needs exactly one that skips prune and distill, as the reference, got none",
+    ),
+    "splits that leave no test": (
+        ("validation_ratio: 0.303", "validation_ratio: 0.7"),
+        r"must be below 1 to leave a test split, got 1\.006",
+    ),
+    "npz without a path": (
+        ("source: digits", "source: npz"),
+        r"data\.path goes with data\.source npz",
+    ),
+    "a factory beside a name": (
+        ("  name: resnet8", "  name: resnet8\n  factory: a.b:c"),
+        r"net needs one of name and factory, got 'resnet8' and 'a\.b:c'",
+    ),
+    "a checkpoint that is not pinned": (
+        ("train:\n", "train:\n  checkpoint: w.safetensors\n"),
+        r"train\.checkpoint_digest must pin w\.safetensors; run slipway inputs lock",
+    ),
+    "a key that stands twice": (
+        ("model: digits", "model: digits\nmodel: other"),
+        r"model stands twice",
+    ),
+    "a missing section": (
+        ("export:\n  opset: 20\n  max_abs_error: 0.0001\n", ""),
+        r"export is missing",
+    ),
+    "text that is not YAML": (("model: digits", "model: [digits"), r"params\.yaml is not YAML"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), REFUSED.values(), ids=REFUSED)
+def test_it_is_refused_in_one_line(tmp_path, change, words):
+    with pytest.raises(ParamsError, match=words) as caught:
+        params.load(edited(tmp_path, change))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_problem_is_listed_at_once_with_its_line(tmp_path):
+    path = edited(tmp_path, ("ratio: 0.5\n", "ratio: 1.5\n"), ("optimizer: adamw", "optimizer: x"))
+    _, problems = params.parse(path)
+    lines = path.read_text().splitlines()
+    assert len(problems) == 2
+    assert f"params.yaml:{lines.index('    ratio: 1.5') + 1}" in "".join(problems)
+
+
+def test_a_file_that_is_absent_is_one_line(tmp_path):
+    with pytest.raises(ParamsError, match="cannot be read: No such file"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_sections_survive_a_round_trip():
+    loaded = params.load(ROOT / params.FILE_NAME)
+    assert msgspec.convert(msgspec.to_builtins(loaded), params.Params) == loaded
+
+
+def test_inputs_lock_pins_and_repins_and_touches_nothing_else(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"one")
+    path = edited(tmp_path, ("train:\n", "train:\n  checkpoint: w.safetensors   # ours\n"))
+    before = path.read_text()
+    assert inputs.lock(path) == {"train.checkpoint_digest": files.digest_bytes(b"one")}
+    assert params.load(path).train.checkpoint_digest == files.digest_bytes(b"one")
+    (tmp_path / "w.safetensors").write_bytes(b"two")
+    inputs.lock(path)
+    assert params.load(path).train.checkpoint_digest == files.digest_bytes(b"two")
+    pin = f"\n  checkpoint_digest: {files.digest_bytes(b'two')}"
+    assert path.read_text().replace(pin, "", 1) == before
+
+
+def test_inputs_lock_names_what_is_missing(tmp_path):
+    path = edited(tmp_path, ("train:\n", "train:\n  checkpoint: gone.safetensors\n"))
+    with pytest.raises(InputsError, match=r"train\.checkpoint: gone\.safetensors is missing"):
+        inputs.lock(path)
