@@ -233,14 +233,13 @@ def pull(
 @app.command()
 def run(
     artifact: Annotated[Path, typer.Argument(help="What `pull` made.")],
-    samples: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="npz with `inputs` as they come.")
-    ],
+    samples: Annotated[Path, typer.Argument(metavar="INPUT", help="npz with raw `inputs`.")],
+    runtime: Annotated[str | None, typer.Option(help="Default: what it was measured with.")] = None,
 ) -> None:
-    """Run an artifact on samples with its own preprocessing and print the classes."""
-    from pipeline.runtimes import run as running
+    """Run an artifact on samples with its own preprocessing and print the top classes."""
+    from pipeline.device import run as running
 
-    for index, found in enumerate(running.classify(artifact, samples)):
+    for index, found in enumerate(running.classify(artifact, samples, runtime)):
         classes = "  ".join(f"{label} {score:.4f}" for label, score in found)
         typer.echo(f"{index}\t{classes}")
 

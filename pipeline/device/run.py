@@ -1,0 +1,85 @@
+"""Run a pulled artifact on raw samples: its own preprocessing, its own runtime, its own labels."""
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import manifest, measurement, preprocessing
+from pipeline.errors import DeviceError
+from pipeline.manifest import Manifest
+from pipeline.params import Runtime
+from pipeline.runtimes.errors import RunnerError
+from pipeline.runtimes.session import Session, decode, encode
+
+NUM_TOP = 3
+# The extra of this distribution that brings each runtime.
+EXTRAS: dict[str, str] = {
+    "onnxruntime": "device-onnxruntime",
+    "litert": "device-litert",
+    "tflite_runtime": "device-tflite",
+}
+assert EXTRAS.keys() == set(get_args(Runtime))
+
+
+def classify(
+    artifact: Path, samples: Path, runtime: str | None = None
+) -> Iterator[list[tuple[str, float]]]:
+    """Yield, for each raw sample, its top classes as (label, probability), most likely first.
+
+    Args:
+        artifact: what `slipway pull` made.
+        samples: npz with ``inputs`` [N, ...] as the preprocessing takes them.
+        runtime: another runtime than the one that the artifact was measured with.
+    """
+    described = manifest.read(artifact)
+    chosen = runtime or measurement.read(artifact / measurement.FILE_NAME).runtime
+    try:
+        session = _load(chosen, artifact / _model_name(described))
+        for sample in preprocessing.apply(described.preprocessing, _read(samples)):
+            encoded = encode(sample[None], session.inputs[0])
+            (scores,) = decode(session.run([encoded])[0], session.outputs[0])
+            yield _top(scores, described.labels)
+    except RunnerError as error:
+        raise DeviceError(f"{artifact} cannot run {samples.name}: {error}") from error
+
+
+def _model_name(described: Manifest) -> str:
+    (name,) = (name for name in described.files if name.startswith("model."))
+    return name
+
+
+def _load(runtime: str, path: Path) -> Session:
+    if runtime not in EXTRAS:
+        raise DeviceError(f"runtime {runtime!r} is not known; known: {', '.join(EXTRAS)}")
+    if not path.is_file():
+        raise DeviceError(f"{path} is missing; pull the artifact again")
+    try:
+        adapter = importlib.import_module(f"pipeline.runtimes.{runtime}")
+    except ImportError as error:
+        raise DeviceError(
+            f"{path} was measured with {runtime}, which is not installed here; "
+            f"pip install 'slipway[{EXTRAS[runtime]}]', or name another with --runtime"
+        ) from error
+    session: Session = adapter.load(str(path), num_threads=1)
+    return session
+
+
+def _read(samples: Path) -> NDArray[Any]:
+    try:
+        with np.load(samples, allow_pickle=False) as arrays:
+            inputs: NDArray[Any] = arrays["inputs"]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DeviceError(f"{samples} is not an npz file with `inputs`: {error}") from error
+    return inputs
+
+
+def _top(scores: NDArray[np.float32], labels: tuple[str, ...]) -> list[tuple[str, float]]:
+    """Softmax, then the first `NUM_TOP` of it."""
+    powers = np.exp(scores - scores.max())
+    probabilities = powers / powers.sum()
+    order = np.argsort(-probabilities, kind="stable")[:NUM_TOP]
+    return [(labels[i] if labels else str(i), float(probabilities[i])) for i in order]
