@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from pipeline.errors import InputsError
+
 CHUNK_BYTES = 1 << 20
 
 
@@ -24,6 +26,22 @@ def digest_file(path: Path) -> str:
         while piece := file.read(CHUNK_BYTES):
             sha256.update(piece)
     return f"sha256:{sha256.hexdigest()}"
+
+
+def check_pin(path: Path, digest: str | None, key: str, digest_key: str) -> None:
+    """Compare a file from outside with its digest in params.yaml; None compares nothing.
+
+    Raises:
+        InputsError: the file is missing or has other bytes; the keys name the params.
+    """
+    if not path.is_file():
+        raise InputsError(f"{key}: there is no file {path}; put it there, or mend params.yaml")
+    found = digest_file(path) if digest else None
+    if found != digest:
+        raise InputsError(
+            f"{key}: {path} has {found}, {digest_key} pins {digest}; restore the file, "
+            "or run slipway inputs lock if the change is meant"
+        )
 
 
 def encode_json(value: Any) -> bytes:

@@ -31,7 +31,7 @@ def few_samples():
 
 @pytest.fixture
 def npz_file(tmp_path):
-    """Write a small valid .npz with some arrays replaced (None leaves one out) and return its path."""
+    """Write a small valid .npz, some arrays replaced (None leaves one out); returns its path."""
 
     def write(**changes):
         arrays = {

@@ -1,6 +1,7 @@
 """The user's npz: what is taken, and the one line for each thing that is wrong."""
 
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -98,8 +99,15 @@ def test_a_flipped_byte_is_refused(npz_file):
     content = bytearray(path.read_bytes())
     content[200] ^= 0xFF  # inside the values: the zip's checksum tells
     path.write_bytes(content)
-    with pytest.raises(DataError, match="is not a readable .npz: Bad CRC"):
+    with pytest.raises(DataError, match=r"is not a readable .npz: Bad CRC"):
         npz.read(path)
+
+
+def test_a_zip_of_other_things_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("inputs", "1,2,3")
+    with pytest.raises(DataError, match="inputs is no numpy array; write the file with"):
+        npz.read(tmp_path / "a.npz")
 
 
 def test_a_bare_npy_is_refused(tmp_path):
@@ -139,7 +147,7 @@ def test_pinned_digest(npz_file, data_cfg):
     with pytest.raises(InputsError, match=r"data.path: .* data.digest pins .*inputs lock"):
         source.read(other)
     path.unlink()
-    with pytest.raises(InputsError, match="data.path: there is no file"):
+    with pytest.raises(InputsError, match=r"data.path: there is no file"):
         source.read(cfg)
 
 
@@ -164,7 +172,7 @@ def test_digits_are_the_known_ones(data_cfg):
 
 
 def test_digits_take_no_labels(data_cfg):
-    with pytest.raises(DataError, match="data.labels go with data.source npz"):
+    with pytest.raises(DataError, match=r"data.labels go with data.source npz"):
         source.read(data_cfg(labels=("a", "b")))
 
 

@@ -1,0 +1,133 @@
+"""The user's own samples: a .npz of ``inputs`` [N, ...], ``labels`` [N], maybe ``label_names``."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.samples import Samples
+from pipeline.errors import DataError
+
+MIN_SAMPLES_PER_CLASS = 8  # fewer cannot stand in three splits and decide anything
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    RuntimeError,  # an encrypted or unknown compression
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def read(path: Path, label_names: tuple[str, ...] = ()) -> Samples:
+    """Read and check the samples; nothing is unpickled.
+
+    Args:
+        path: the .npz file.
+        label_names: data.labels of params.yaml, which goes before the file's own; with neither, the
+            labels' numbers are their names.
+
+    Raises:
+        DataError: one line naming the first thing that is wrong, and its row.
+    """
+    arrays = read_arrays(path)
+    for name in ("inputs", "labels"):
+        if name not in arrays:
+            raise DataError(
+                f"{path} has no array {name!r}, only {sorted(arrays)}; write it by "
+                "numpy.savez(path, inputs=inputs, labels=labels)"
+            )
+    inputs = _checked_inputs(path, arrays["inputs"])
+    labels = _checked_labels(path, arrays["labels"], len(inputs))
+    names = arrays.get("label_names", np.array([], np.str_))
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise DataError(
+            f"{path}: label_names have dtype {names.dtype} and shape {names.shape}; "
+            "give one list of strings"
+        )
+    own_names = tuple(str(name) for name in names)
+    return Samples(inputs, labels, _checked_names(path, labels, label_names or own_names))
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read every array of a .npz into memory."""
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise DataError(f"{path} is one array (.npy); write a .npz with numpy.savez")
+            found = {name: archive[name] for name in archive.files}
+    except UNREADABLE as error:
+        if "Object arrays" in str(error):
+            raise DataError(
+                f"{path} holds an array of Python objects (ragged shapes?); "
+                "give all inputs one shape and a numeric dtype"
+            ) from error
+        raise DataError(f"{path} is not a readable .npz: {error}; write it again") from error
+    for name, array in found.items():
+        if not isinstance(array, np.ndarray):  # numpy hands out foreign members as bytes
+            raise DataError(f"{path}: {name} is no numpy array; write the file with numpy.savez")
+    return found
+
+
+def _checked_inputs(path: Path, inputs: NDArray[Any]) -> NDArray[Any]:
+    if inputs.dtype.kind not in "biuf":
+        raise DataError(f"{path}: inputs have dtype {inputs.dtype}; give integers or floats")
+    if inputs.ndim < 2 or 0 in inputs.shape:
+        raise DataError(
+            f"{path}: inputs have shape {inputs.shape}; give at least one sample on the first axis "
+            "and its values behind it"
+        )
+    if inputs.dtype.kind == "f" and inputs.dtype.itemsize > 4:
+        with np.errstate(over="ignore"):  # what overflows is inf, refused below
+            inputs = inputs.astype(np.float32)
+    broken = ~np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
+    if broken.any():
+        raise DataError(
+            f"{path}: inputs have NaN or inf (as float32) in {broken.sum()} samples, first in row "
+            f"{broken.argmax()}; mend or leave out these samples"
+        )
+    return inputs
+
+
+def _checked_labels(path: Path, labels: NDArray[Any], num_inputs: int) -> NDArray[np.int64]:
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{path}: labels have dtype {labels.dtype}; give integers from 0")
+    if labels.shape != (num_inputs,):
+        raise DataError(
+            f"{path}: labels have shape {labels.shape} beside {num_inputs} inputs; "
+            "give one label a sample"
+        )
+    return labels.astype(np.int64)
+
+
+def _checked_names(
+    path: Path, labels: NDArray[np.int64], names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Hold the labels against the classes and return the classes' names."""
+    if len(set(names)) != len(names):
+        raise DataError(f"{path}: label names {list(names)} are not distinct; rename one")
+    # each class needs some samples, so more classes than samples can only be a wrong label
+    num_classes = len(names) or min(int(labels.max()) + 1, len(labels))
+    outside = (labels < 0) | (labels >= num_classes)
+    if outside.any():
+        row = int(outside.argmax())
+        raise DataError(
+            f"{path}: label {labels[row]} in row {row} is outside 0..{num_classes - 1}; "
+            "mend the labels, or data.labels in params.yaml"
+        )
+    names = names or tuple(str(label) for label in range(num_classes))
+    counts = np.bincount(labels, minlength=num_classes)
+    if num_classes < 2:
+        raise DataError(f"{path}: there is one class only, {names[0]!r}; give two at least")
+    fewest = int(counts.argmin())
+    if counts[fewest] < MIN_SAMPLES_PER_CLASS:
+        raise DataError(
+            f"{path}: class {names[fewest]!r} has {counts[fewest]} samples; "
+            f"give at least {MIN_SAMPLES_PER_CLASS}, or leave the class out"
+        )
+    return names
