@@ -1,0 +1,222 @@
+"""What a converter takes and gives: a variant in, one outcome a candidate out.
+
+A toolchain that refuses a candidate is recorded with its reason and the others go on; an exception
+that nobody expected keeps its trace.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import params
+from pipeline.errors import ConversionError
+from pipeline.manifest import Manifest, Signature
+from pipeline.targets.tools import ABSENT, CONVERTER_TOOLS
+
+FILE_NAME = "candidates.json"
+MAX_REASON_LENGTH = 300
+# How torch, MLIR, LiteRT and ONNX Runtime say which operator they refuse, most telling first.
+_OPERATORS = (
+    re.compile(r"target=torch\.ops\.([\w.]+)"),
+    re.compile(r"failed to legalize operation '([\w.]+)'"),
+    re.compile(r"builtin opcode '(\w+)'"),
+    re.compile(r"custom op: (\w+)"),
+    re.compile(r"an implementation for ([\w.:]+)\("),
+    re.compile(r"([\w.]+:\w+)\(-?\d+\) is not a registered function"),
+    re.compile(r"No Op registered for (\w+)"),
+)
+# Messages name temporary files; a reason is kept in an out, which must not differ from run to run.
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/:'\"]+/)+")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A compressed form: its exported ONNX file, its net directory, its export's manifest."""
+
+    name: str
+    onnx: Path
+    net: Path
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One candidate: built, with all that its manifest says, or not built, with the reason."""
+
+    candidate: str
+    variant: str
+    precision: params.Precision
+    status: Literal["built", "not_built"]
+    reason: str | None = None
+    path: Path | None = None
+    format: str | None = None
+    signature: Signature | None = None
+    opset: int | None = None
+    tools: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, Path] = field(default_factory=dict)  # what the converter read, by role
+
+    def record(self) -> dict[str, str | None]:
+        """Return what candidates.json says of it."""
+        return {
+            "candidate": self.candidate,
+            "variant": self.variant,
+            "precision": self.precision,
+            "status": self.status,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a finished file says of itself."""
+
+    signature: Signature
+    opset: int | None = None
+
+
+def candidate_id(variant: str, precision: str) -> str:
+    """Name a candidate, such as ``pruned-int8-static``."""
+    return f"{variant}-{precision}"
+
+
+def not_built(variant: str, precision: params.Precision, reason: str) -> Outcome:
+    """Record why there is no such candidate."""
+    return Outcome(candidate_id(variant, precision), variant, precision, "not_built", reason)
+
+
+def refused(
+    variant: str, recipe: params.Recipe, asked: Sequence[params.Precision], absent: Sequence[str]
+) -> list[Outcome]:
+    """List the candidates that are not even tried: tools are absent, or the recipe says skip."""
+    if absent:
+        reason = f"{', '.join(absent)} is absent on this machine; pip install 'slipway[build]'"
+        return [not_built(variant, precision, reason) for precision in asked]
+    if recipe.quantize != params.SKIP:
+        return []
+    reason = f"recipe {variant} skips quantize"
+    return [not_built(variant, p, reason) for p in asked if p.startswith("int8")]
+
+
+def absent_tools(converter: params.Converter, installed: Mapping[str, str]) -> list[str]:
+    """List the converter's tools that tools.json calls absent."""
+    return [name for name in CONVERTER_TOOLS[converter] if installed.get(name) == ABSENT]
+
+
+def versions(names: Sequence[str]) -> dict[str, str]:
+    """Return the installed version of each distribution."""
+    return {name: metadata.version(name) for name in names}
+
+
+def check_precisions(
+    converter: params.Converter, asked: Sequence[str], makes: Sequence[str]
+) -> None:
+    """Refuse a precision that the converter does not make; it is never replaced by another.
+
+    Raises:
+        ConversionError: naming the first one and the allowed.
+    """
+    for precision in asked:
+        if precision not in makes:
+            raise ConversionError(
+                f"{converter} makes {', '.join(makes)}, got {precision!r}; "
+                "mend targets.T.convert.precisions"
+            )
+
+
+def choose_samples(calibration: NDArray[np.float32], cfg: params.Convert) -> NDArray[np.float32]:
+    """Take the first ``cfg.num_calibration`` samples of the (already shuffled) calibration set.
+
+    Raises:
+        ConversionError: there are fewer; nobody would learn that the ranges rest on less.
+    """
+    if len(calibration) < cfg.num_calibration:
+        raise ConversionError(
+            f"targets.T.convert.num_calibration asks for {cfg.num_calibration} samples, the "
+            f"calibration set has {len(calibration)}; lower it, or raise data.num_calibration"
+        )
+    return calibration[: cfg.num_calibration]
+
+
+def attempt(
+    variant: Variant,
+    precision: params.Precision,
+    path: Path,
+    make: Callable[[], bytes],
+    describe: Callable[[bytes], Description],
+    *,
+    tools: Mapping[str, str],
+    sources: Mapping[str, Path],
+) -> Outcome:
+    """Make one candidate's file at ``path``, or record why the toolchain refuses.
+
+    Args:
+        variant: what it is made from.
+        precision: which candidate of it.
+        path: the file, in a folder of its own that is made here and is removed again on refusal.
+        make: gives the bytes, raising `ConversionError` for a refusal.
+        describe: reads them back through the runtime, raising `ConversionError` where that cannot.
+        tools: versions of what made the bytes.
+        sources: what the bytes were made from, by role.
+    """
+    try:
+        content = make()
+        description = describe(content)
+    except ConversionError as error:
+        return not_built(variant.name, precision, str(error))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return Outcome(
+        candidate_id(variant.name, precision),
+        variant.name,
+        precision,
+        "built",
+        path=path,
+        format=path.suffix.removeprefix("."),
+        signature=description.signature,
+        opset=description.opset,
+        tools=tools,
+        sources=sources,
+    )
+
+
+@contextmanager
+def refusals(what: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn what a toolchain raises to refuse a model into one line that names the operator.
+
+    Args:
+        what: begins the line, such as ``litert-torch``.
+        kinds: of exception; beside ValueError and RuntimeError (with NotImplementedError), which
+            all of them use. Any other exception passes through as the defect that it is.
+
+    Raises:
+        ConversionError: chained to the library's own exception.
+    """
+    try:
+        yield
+    except ConversionError:
+        raise
+    except Exception as error:
+        if isinstance(error, (ValueError, RuntimeError, *kinds)):
+            raise ConversionError(_one_line(what, error)) from error
+        raise
+
+
+def _one_line(what: str, error: BaseException) -> str:
+    causes: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(str(cause))
+        cause = cause.__cause__
+    operator = next((m[1] for text in causes for p in _OPERATORS if (m := p.search(text))), None)
+    lines = [line.strip() for line in causes[0].splitlines() if line.strip()]
+    reason = _FOLDERS.sub("", lines[0] if lines else type(error).__name__)[:MAX_REASON_LENGTH]
+    if operator is None:
+        return f"{what} refuses the model: {reason}"
+    return f"{what} does not support operator {operator}: {reason}; replace the layer"

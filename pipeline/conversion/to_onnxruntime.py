@@ -1,0 +1,147 @@
+"""ONNX to what ONNX Runtime executes on a CPU: the exported bytes, dynamic int8, static int8 (QDQ).
+
+Shapes: N samples.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as states
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from pipeline import params
+from pipeline.conversion import candidates, onnx_file
+from pipeline.conversion.candidates import Description, Outcome, Variant
+from pipeline.errors import ConversionError
+from pipeline.targets.tools import CONVERTER_TOOLS
+
+FILE_NAME = "model.onnx"
+# uint8 whatever machine builds: on x86 with VNNI int8 activations took 1.3 to 2.1x the time
+# of fp32, uint8 0.64x (ResNet-8, onnxruntime 1.31).
+ACTIVATION_DTYPE = "uint8"
+_QUANT_TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+# What a session raises for a model that it does not take; none of them is a RuntimeError.
+_REFUSED = (
+    states.Fail,
+    states.InvalidArgument,
+    states.InvalidGraph,
+    states.NotImplemented,
+    states.RuntimeException,
+)
+
+
+def convert(
+    variant: Variant,
+    precisions: Sequence[params.Precision],
+    calibration: NDArray[np.float32],
+    cfg: params.Convert,
+    out: Path,
+) -> list[Outcome]:
+    """Make ``out/CANDIDATE/model.onnx`` for each precision; inputs and outputs stay float32.
+
+    Args:
+        variant: its ONNX file has one input.
+        precisions: of fp32, int8-dynamic, int8-static.
+        calibration: [N, ...] preprocessed; int8-static takes ranges (min-max) from the first
+            ``cfg.num_calibration``.
+        cfg: ``activation_dtype`` None is uint8.
+        out: where the candidates' folders are made.
+
+    Returns:
+        One outcome a precision, in their order. Same inputs, same tools: same bytes.
+
+    Raises:
+        ConversionError: a precision that is not made here, or too few calibration samples.
+    """
+    candidates.check_precisions("to_onnxruntime", precisions, params.PRECISIONS["to_onnxruntime"])
+    samples = calibration[:0]
+    if "int8-static" in precisions:
+        samples = candidates.choose_samples(calibration, cfg)
+    makers = {
+        "fp32": variant.onnx.read_bytes,
+        "int8-dynamic": lambda: _quantize_dynamic(variant.onnx),
+        "int8-static": lambda: _quantize_static(variant.onnx, samples, cfg),
+    }
+    tools = candidates.versions(CONVERTER_TOOLS["to_onnxruntime"])
+    return [
+        candidates.attempt(
+            variant,
+            precision,
+            out / candidates.candidate_id(variant.name, precision) / FILE_NAME,
+            makers[precision],
+            _describe,
+            tools=variant.manifest.tools if precision == "fp32" else tools,
+            sources={"exported": variant.onnx.parent},
+        )
+        for precision in precisions
+    ]
+
+
+def _describe(content: bytes) -> Description:
+    with candidates.refusals("onnxruntime", *_REFUSED):
+        onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    model = onnx.load_from_string(content)
+    return Description(onnx_file.signature(model), onnx_file.opset(model))
+
+
+def _quantize_dynamic(path: Path) -> bytes:
+    """Quantize weights; activation ranges are taken at run time.
+
+    Weights are uint8: older releases have no ConvInteger for int8 ones (onnxruntime issue 15888),
+    and 1.31's is slow (ResNet-8: 2.7 ms against 0.76 ms).
+    """
+    with tempfile.TemporaryDirectory() as folder, candidates.refusals("onnxruntime", *_REFUSED):
+        model = onnx.load(path)
+        # onnxruntime 1.31 fails on the shapes that torch's exporter left there for folded nodes
+        del model.graph.value_info[:]
+        quantized = Path(folder) / FILE_NAME
+        quantize_dynamic(model, quantized, per_channel=True, weight_type=QuantType.QUInt8)
+        return _finish(quantized)
+
+
+def _quantize_static(path: Path, samples: NDArray[np.float32], cfg: params.Convert) -> bytes:
+    """Insert QuantizeLinear/DequantizeLinear pairs with ranges from the samples (min-max).
+
+    Weights are int8, symmetric, one scale an output channel; activations asymmetric, per tensor.
+    """
+    with tempfile.TemporaryDirectory() as folder, candidates.refusals("onnxruntime", *_REFUSED):
+        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / FILE_NAME
+        # folds what batch norm is left, or it would be quantized on its own
+        quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            quantized,
+            _Samples(onnx.load(path).graph.input[0].name, samples),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=_QUANT_TYPES[cfg.activation_dtype or ACTIVATION_DTYPE],
+            weight_type=QuantType.QInt8,
+            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+        )
+        return _finish(quantized)
+
+
+def _finish(path: Path) -> bytes:
+    """Read the result; a net in which nothing was quantized would be fp32 under another name."""
+    model = onnx.load(path)
+    if not any("quantizelinear" in node.op_type.lower() for node in model.graph.node):
+        raise ConversionError("onnxruntime finds no operator to quantize; leave it fp32")
+    return onnx_file.canonical_bytes(model)
+
+
+class _Samples:
+    """Hands out one sample at a time, as onnxruntime's calibrator asks."""
+
+    def __init__(self, name: str, samples: NDArray[np.float32]) -> None:
+        self._name, self._samples = name, iter(samples)
+
+    def get_next(self) -> dict[str, Any] | None:
+        sample = next(self._samples, None)
+        return None if sample is None else {self._name: sample[None]}

@@ -1,0 +1,69 @@
+"""What is LiteRT's own; what it shares with the other converters is in tests/contract."""
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from pipeline import params
+from pipeline.conversion import to_litert
+
+ALL = params.PRECISIONS["to_litert"]
+
+
+def convert(variant, samples, out, precisions=ALL):
+    cfg = params.Convert(precisions=precisions, num_calibration=8)
+    return to_litert.convert(variant, precisions, samples, cfg, out)
+
+
+def test_static_input_and_output_are_int8_with_the_range_of_the_chosen_samples(
+    make_variant, samples, tmp_path
+):
+    samples[8:] *= 100  # beyond num_calibration: must not count
+    (outcome,) = convert(make_variant("plain"), samples, tmp_path / "out", ("int8-static",))
+    (stated,) = outcome.signature.inputs
+    chosen = samples[:8]
+    assert stated.quantization.scale == pytest.approx(
+        ((chosen.max() - chosen.min()) / 255,), rel=1e-5
+    )
+    low = round(-128 - chosen.min() / stated.quantization.scale[0])
+    assert stated.quantization.zero_point == (low,)
+    interpreter = Interpreter(str(outcome.path))
+    interpreter.allocate_tensors()
+    assert interpreter.get_signature_list() == {
+        "serving_default": {"inputs": ["input"], "outputs": ["output"]}
+    }
+    dtypes = {np.dtype(detail["dtype"]).name for detail in interpreter.get_tensor_details()}
+    assert dtypes <= {"int8", "int32"}
+
+
+def test_operator_without_int8_form_stops_that_candidate_alone(make_variant, samples, tmp_path):
+    outcomes = {o.precision: o for o in convert(make_variant("sine"), samples, tmp_path / "out")}
+    assert [outcome.status for outcome in outcomes.values()] == ["built"] * 3 + ["not_built"]
+    assert outcomes["int8-static"].reason == (
+        "ai-edge-quantizer has no int8 form of operator SIN; replace the layer"
+    )
+    assert not (tmp_path / "out" / "sine-int8-static").exists()
+
+
+def test_operator_without_lowering_stops_the_variant(make_variant, samples, tmp_path):
+    outcomes = convert(make_variant("determinant"), samples, tmp_path / "out")
+    assert [outcome.precision for outcome in outcomes] == list(ALL)
+    for outcome in outcomes:
+        assert outcome.status == "not_built"
+        assert outcome.reason.startswith(
+            "litert-torch does not support operator aten._linalg_det.default: Lowering not found"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_operator_without_kernel_stops_the_variant(make_variant, samples, tmp_path):
+    (outcome,) = convert(make_variant("sorted"), samples, tmp_path / "out", ("fp32",))
+    assert outcome.status == "not_built"
+    assert outcome.reason.startswith("litert does not support operator STABLEHLO_SORT: ")
+
+
+def test_nothing_to_quantize_is_not_called_int8(make_variant, samples, tmp_path):
+    outcomes = convert(make_variant("bare"), samples, tmp_path / "out", ALL[:3])
+    assert [outcome.status for outcome in outcomes] == ["built", "not_built", "not_built"]
+    assert outcomes[1].reason.startswith("ai-edge-quantizer finds no weight to turn into float16")
+    assert outcomes[2].reason.startswith("ai-edge-quantizer finds no weight to turn into int8")
