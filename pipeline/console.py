@@ -18,7 +18,8 @@ EXIT_BAD_INPUT = 2
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 # The user's terminal, also while `quiet_libraries` sends file descriptors 1 and 2 to the log.
-terminal = Console(highlight=False, soft_wrap=True)
+# Without a terminal (CI, a file) rich would fold tables at 80 columns.
+terminal = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 def run_stage(name: str, stage: Callable[[], None]) -> None:

@@ -33,7 +33,7 @@ def ships_table(answers: Sequence[Answer]) -> list[tuple[str, ...]]:
     for answer in answers:
         m = answer.artifact
         if m is None:
-            rows.append((answer.target, "nothing", "", "", "", answer.reason or ""))
+            rows.append((answer.target, "nothing (why: below)", "", "", "", ""))
             continue
         against = f"{m.latency_ratio.value:.2f} x latency" if m.latency_ratio else "the reference"
         if m.drop is not None:

@@ -67,8 +67,6 @@ def test_taylor_reads_train_and_says_so(tiny_project, trained):
 def test_a_trained_net_with_other_bytes_is_refused(tiny_project, trained):
     path = Path(trained) / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(
-        DigestMismatchError, match=r"differs from its manifest: weights\.safetensors"
-    ):
+    with pytest.raises(DigestMismatchError, match=r"manifest: weights\.safetensors"):
         tiny_project.run("prune")
     assert not (tiny_project.models / "pruned").exists()

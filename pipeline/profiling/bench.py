@@ -1,0 +1,58 @@
+"""What a measurement needs: the candidates, the bench they share, how much is measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import params
+
+NS_PER_S = 1e9
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much is measured: restarts, and in each at most so much warm-up and so much timing."""
+
+    num_restarts: int
+    warmup_s: float
+    timed_s: float
+    min_samples: int
+
+    def plan(self) -> dict[str, int]:
+        """Return the fields of the worker's `pipeline.runtimes.clock.Plan`."""
+        return {
+            "warmup_ns": round(self.warmup_s * NS_PER_S),
+            "timed_ns": round(self.timed_s * NS_PER_S),
+            "min_samples": self.min_samples,
+        }
+
+
+PRESETS: dict[str, Preset] = {
+    # 3 x (0.35 + 0.6) s, the rest of 3 s for load and first run; 3 x 4 samples are enough for a p50
+    "quick": Preset(num_restarts=3, warmup_s=0.35, timed_s=0.6, min_samples=4)
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An artifact directory to measure, by its candidate id."""
+
+    name: str
+    artifact: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What candidates share: the target, its machine, raw inputs (npz) with labels, how much."""
+
+    target_id: str
+    target: params.Target
+    device: Mapping[str, Any]
+    inputs: Path
+    labels: NDArray[np.int64]
+    preset: Preset
+    environments: Path | None = None

@@ -1,0 +1,117 @@
+"""Measure candidates on one target: quality, memory, and latency in interleaved rounds.
+
+Latency is the time of one request, one at a time (MLPerf SingleStream, batch 1): copy in, run, copy
+out, in the artifact's own input and output types. Preprocessing, and turning floats into integers
+and back, are not timed.
+
+Each candidate's outputs and memory come from workers of their own. Then every round starts one
+timing worker a candidate, forwards and backwards by turns (ABBA), so that a drift of the machine
+meets all alike.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import params
+from pipeline.profiling import summary, workers
+from pipeline.profiling.bench import Bench, Candidate, Preset
+from pipeline.profiling.summary import Found, Measured
+from pipeline.profiling.workers import Job, ModelRefusedError
+
+
+def outputs(
+    artifact: Path, inputs_npz: Path, target: params.Target, environments: Path | None = None
+) -> NDArray[np.float32]:
+    """Return an artifact's float outputs [N, ...] on its target for raw inputs [N, ...].
+
+    Raises:
+        TargetError: the worker failed, or the runtime refuses the model.
+    """
+    return _outputs(workers.job_of(artifact, inputs_npz, target, environments))
+
+
+def measure(
+    candidates: Sequence[Candidate],
+    reference: str,
+    bench: Bench,
+    on_step: Callable[[str], None] = lambda _note: None,
+) -> list[Measured]:
+    """Measure every candidate, in their order; ratio, drop and agreement are against the reference.
+
+    A candidate that the runtime refuses, or whose outputs are not finite, is ``not_measured`` with
+    the reason. The reference itself has no ratio, drop or agreement. If the reference is not
+    measured nobody has, and all carry the flag ``no_reference``.
+
+    Args:
+        candidates: what to measure, in the order of the first round.
+        reference: the name of the one to compare with.
+        bench: where and on what.
+        on_step: called at each of `num_steps` steps with a short note.
+
+    Raises:
+        TargetError: a worker failed for a reason that may pass; then nothing is returned.
+    """
+    with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+        sample = _first_sample(bench.inputs, Path(folder))
+        found = [_first_passes(candidate, bench, sample, on_step) for candidate in candidates]
+        running = [each for each in found if each.outputs is not None]
+        _time_in_rounds(running, bench, sample, on_step)
+    compared = next((each for each in running if each.candidate.name == reference), None)
+    return [summary.summarize(each, compared, bench) for each in found]
+
+
+def num_steps(num_candidates: int, preset: Preset) -> int:
+    """Return how often `measure` calls ``on_step`` when all candidates can be measured."""
+    return num_candidates * (2 + preset.num_restarts)
+
+
+def _first_sample(inputs: Path, folder: Path) -> Path:
+    """Copy the first raw sample to a file of its own: all that time and memory passes need."""
+    path = folder / "sample.npz"
+    with np.load(inputs, allow_pickle=False) as arrays:
+        np.savez(path, inputs=arrays["inputs"][:1])
+    return path
+
+
+def _job(candidate: Candidate, inputs: Path, bench: Bench) -> Job:
+    return workers.job_of(candidate.artifact, inputs, bench.target, bench.environments)
+
+
+def _first_passes(
+    candidate: Candidate, bench: Bench, sample: Path, on_step: Callable[[str], None]
+) -> Found:
+    """Get all outputs and the peak memory, which sampling or timing would disturb, on their own."""
+    try:
+        on_step(f"{candidate.name}: quality")
+        values = _outputs(_job(candidate, bench.inputs, bench))
+        if not np.isfinite(values).all():
+            return Found(candidate, reason="its outputs hold NaN or inf")
+        on_step(f"{candidate.name}: memory")
+        memory = workers.call(_job(candidate, sample, bench), "memory")
+    except ModelRefusedError as error:
+        return Found(candidate, reason=str(error))
+    return Found(candidate, outputs=values, peak_memory_bytes=memory["peak_memory_bytes"])
+
+
+def _time_in_rounds(
+    running: Sequence[Found], bench: Bench, sample: Path, on_step: Callable[[str], None]
+) -> None:
+    """Append one timing worker's reply a round to each candidate's restarts."""
+    for turn in range(bench.preset.num_restarts):
+        for found in running if turn % 2 == 0 else reversed(running):
+            on_step(f"{found.candidate.name}: latency, round {turn + 1}")
+            job = _job(found.candidate, sample, bench)
+            found.restarts.append(workers.call(job, "time", plan=bench.preset.plan()))
+
+
+def _outputs(job: Job) -> NDArray[np.float32]:
+    with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+        path = Path(folder) / "outputs.npz"
+        workers.call(job, "outputs", outputs=str(path))
+        with np.load(path, allow_pickle=False) as arrays:
+            values: NDArray[np.float32] = arrays["outputs"]
+    return values

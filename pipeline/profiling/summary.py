@@ -1,0 +1,167 @@
+"""From workers' replies to one `Measurement` a candidate, with flags on how far to trust it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import files, manifest
+from pipeline.measurement import Interval, Measurement
+from pipeline.profiling import agreement, statistics
+from pipeline.profiling.bench import Bench, Candidate
+
+SEED = 0  # of the bootstrap
+NS_PER_MS = 1e6
+NS_PER_S = 1e9
+# If others use more of all cores than this, the numbers are no longer this program's alone.
+MAX_OTHERS_RATIO = 0.1
+MEMORY_METER = "VmHWM after load and 10 runs, less VmRSS before load"
+HOST_KEYS = ("host_before", "host_after", "others_ratio", "loop_overhead_ns")
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What workers found of one candidate; ``reason`` says why it has no outputs."""
+
+    candidate: Candidate
+    outputs: NDArray[np.float32] | None = None
+    peak_memory_bytes: int | None = None
+    reason: str | None = None
+    restarts: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A measurement with what it rests on; without samples and outputs if it is ``not_measured``.
+
+    ``samples``: ``samples_ns_R`` for each restart R, raw times of ``runs_per_sample[R]`` runs each.
+    """
+
+    measurement: Measurement
+    samples: dict[str, NDArray[np.int64]]
+    outputs: NDArray[np.float32] | None
+
+
+def summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
+    """Make the measurement of one candidate; ``reference`` None leaves comparisons absent."""
+    if found.outputs is None:
+        assert found.reason is not None
+        return Measured(not_measured(found.candidate, found.reason, bench), {}, None)
+    compared = reference if reference is not found else None
+    measurement = Measurement(
+        kind="measured",
+        **_identity(found.candidate, bench),
+        **_latency(found.restarts),
+        **_against(found, compared, bench),
+        peak_memory_bytes=found.peak_memory_bytes,
+        quality=agreement.quality(found.outputs, bench.labels),
+        host=_host(found),
+        flags=_flags(found.restarts, has_reference=reference is not None),
+    )
+    samples = {
+        f"samples_ns_{index}": np.array(restart["samples_ns"], np.int64)
+        for index, restart in enumerate(found.restarts)
+    }
+    samples["runs_per_sample"] = np.array([r["runs_per_sample"] for r in found.restarts], np.int64)
+    return Measured(measurement, samples, found.outputs)
+
+
+def not_measured(candidate: Candidate, reason: str, bench: Bench) -> Measurement:
+    """Record that a candidate has no measurement on this target, and why."""
+    return Measurement(kind="not_measured", reason=reason, **_identity(candidate, bench))
+
+
+def _identity(candidate: Candidate, bench: Bench) -> dict[str, Any]:
+    described = manifest.read(candidate.artifact)
+    return {
+        "artifact": files.digest_file(candidate.artifact / manifest.FILE_NAME),
+        "candidate": candidate.name,
+        "target": bench.target_id,
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": {k: v for k, v in bench.device.items() if k != "fingerprint"},
+        "fingerprint": bench.device.get("fingerprint"),
+        "runtime": bench.target.runtime,
+        "num_threads": bench.target.profile.num_threads,
+        "size_bytes": sum(file.size_bytes for file in described.files.values()),
+    }
+
+
+def _latency(restarts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    per_run_ms = [_per_run_ms(restart) for restart in restarts]
+    runs = max(restart["runs_per_sample"] for restart in restarts)
+    num_runs = sum(r["runs_per_sample"] * len(r["samples_ns"]) for r in restarts)
+    total_ns = sum(sum(restart["samples_ns"]) for restart in restarts)
+    return {
+        "runtime_version": restarts[0]["facts"]["version"],
+        "num_restarts": len(restarts),
+        "num_warmup": sum(1 + restart["num_warmup"] for restart in restarts),
+        "num_samples": sum(len(samples) for samples in per_run_ms),
+        "runs_per_sample": runs,
+        "latency_ms": statistics.latency(per_run_ms, batched=runs > 1, seed=SEED),
+        "throughput_per_s": num_runs / total_ns * NS_PER_S,
+        "load_ms": float(np.median([r["load_ns"] for r in restarts])) / NS_PER_MS,
+        "first_ms": float(np.median([r["first_ns"] for r in restarts])) / NS_PER_MS,
+    }
+
+
+def _against(found: Found, reference: Found | None, bench: Bench) -> dict[str, Any]:
+    if reference is None:
+        return {}
+    assert found.outputs is not None
+    assert reference.outputs is not None
+    return {
+        "latency_ratio": _ratio(found, reference),
+        "drop": agreement.drop(found.outputs, reference.outputs, bench.labels),
+        "agreement": agreement.agreement(found.outputs, reference.outputs),
+    }
+
+
+def _ratio(found: Found, reference: Found) -> Interval:
+    return statistics.ratio_interval(
+        [_per_run_ms(restart) for restart in found.restarts],
+        [_per_run_ms(restart) for restart in reference.restarts],
+        SEED,
+    )
+
+
+def _per_run_ms(restart: dict[str, Any]) -> NDArray[np.float64]:
+    samples = np.array(restart["samples_ns"], np.float64)
+    per_run: NDArray[np.float64] = samples / (restart["runs_per_sample"] * NS_PER_MS)
+    return per_run
+
+
+def _host(found: Found) -> dict[str, Any]:
+    """Keep what was true of the machine and of the process while it measured."""
+    restarts = found.restarts
+    return {
+        "bootstrap_seed": SEED,
+        "facts": restarts[0]["facts"],
+        "input_digest": restarts[0]["input_digest"],
+        "memory_meter": MEMORY_METER,
+        "python": restarts[0]["python"],
+        "restarts": [
+            {
+                **{key: restart[key] for key in HOST_KEYS},
+                "p50_ms": float(np.median(_per_run_ms(restart))),
+            }
+            for restart in restarts
+        ],
+    }
+
+
+def _flags(restarts: Sequence[dict[str, Any]], *, has_reference: bool) -> tuple[str, ...]:
+    throttled = any(
+        r["host_after"].get("num_throttled", 0) > r["host_before"].get("num_throttled", 0)
+        for r in restarts
+    )
+    flags = {
+        "batched": any(restart["runs_per_sample"] > 1 for restart in restarts),
+        "host_busy": any((r["others_ratio"] or 0) > MAX_OTHERS_RATIO for r in restarts),
+        "no_reference": not has_reference,
+        "not_steady": not all(restart["steady"] for restart in restarts),
+        "throttled": throttled,
+    }
+    return tuple(name for name, is_set in flags.items() if is_set)

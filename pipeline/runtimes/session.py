@@ -1,0 +1,84 @@
+"""What every runtime adapter gives: a loaded model with typed inputs and outputs.
+
+An adapter is a module with ``load(model: str, num_threads: int) -> Session`` that raises
+`RunnerError` when the runtime refuses the model. A request is one sample: every tensor has a batch
+of one and the artifact's own dtype.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.runtimes.errors import RunnerError
+
+Array = NDArray[Any]
+
+
+class Tensor(NamedTuple):
+    """One input or output as the runtime reports it; a string in ``shape`` is a dynamic axis."""
+
+    name: str
+    dtype: str
+    shape: Tuple[Union[int, str], ...]
+    scale: Optional[float] = None
+    zero_point: Optional[int] = None
+
+
+class Session(Protocol):
+    """A loaded model. ``facts`` says what really runs: runtime, version, provider, kernels."""
+
+    inputs: Tuple[Tensor, ...]
+    outputs: Tuple[Tensor, ...]
+    facts: Dict[str, Any]
+
+    def run(self, inputs: Sequence[Array]) -> List[Array]:
+        """Copy in, run, copy out: one request of batch 1 in the artifact's own dtypes."""
+        ...
+
+
+def encode(sample: Array, tensor: Tensor) -> Array:
+    """Turn floats into what the artifact takes: a cast, or q = round(r / scale) + zero_point.
+
+    Rounds half to even and saturates. Raises `RunnerError` when the shape differs or an integer
+    input states no scale.
+    """
+    if not _fits(sample.shape, tensor.shape):
+        raise RunnerError(
+            "input %r takes shape %s, the preprocessed sample has %s; correct data.preprocessing"
+            % (tensor.name, list(tensor.shape), list(sample.shape))
+        )
+    dtype = np.dtype(tensor.dtype)
+    if not np.issubdtype(dtype, np.integer):
+        return np.ascontiguousarray(sample, dtype=dtype)
+    scale, zero_point = _quantization(tensor)
+    limits = np.iinfo(dtype)
+    # float64: at int16 and above a float32 quotient would already be off by one step
+    levels = np.rint(sample.astype(np.float64) / scale) + zero_point
+    return np.ascontiguousarray(np.clip(levels, limits.min, limits.max), dtype=dtype)
+
+
+def decode(output: Array, tensor: Tensor) -> NDArray[np.float32]:
+    """Turn what the artifact gives into float32: a cast, or r = scale * (q - zero_point)."""
+    if not np.issubdtype(output.dtype, np.integer):
+        return output.astype(np.float32)
+    scale, zero_point = _quantization(tensor)
+    return ((output.astype(np.float64) - zero_point) * scale).astype(np.float32)
+
+
+def _quantization(tensor: Tensor) -> Tuple[float, int]:
+    if tensor.scale is None or tensor.zero_point is None:
+        raise RunnerError(
+            "%r is %s but states no scale; convert it with quantized or float inputs and outputs"
+            % (tensor.name, tensor.dtype)
+        )
+    return tensor.scale, tensor.zero_point
+
+
+def _fits(shape: Tuple[int, ...], expected: Tuple[Union[int, str], ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        isinstance(want, str) or have == want
+        for have, want in zip(shape, expected)  # noqa: B905 - Python 3.8
+    )

@@ -1,0 +1,191 @@
+"""The measuring worker: a short-lived process with numpy and one runtime in it.
+
+``python -m pipeline.runtimes.worker REQUEST.json`` runs one command and writes its result as JSON:
+
+``time``     load, first request, warm-up until steady, then raw samples. One sample is preprocessed
+             and encoded beforehand, so a run is: copy in, run, copy out, in the artifact's dtypes.
+``memory``   the resident memory that loading and a few runs add to the process at their peak.
+``outputs``  every raw sample through preprocessing and artifact, one at a time; floats out (npz).
+
+Exit 0; or 1 with one line of JSON on standard output: ``error``, and ``refused`` true when the
+runtime refused the model at load, which trying again cannot mend.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, cast
+
+import numpy as np
+
+from pipeline import preprocessing
+from pipeline.runtimes import clock, host
+from pipeline.runtimes.errors import RunnerError
+from pipeline.runtimes.session import Array, Session, decode, encode
+
+RUNTIMES = ("onnxruntime", "litert", "tflite_runtime")
+NUM_MEMORY_RUNS = 10
+CHUNK = 64  # samples preprocessed at once: enough to be quick, and little memory
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+Request = Mapping[str, Any]
+
+
+class _RefusedError(Exception):
+    """The runtime refused the model at load."""
+
+
+def source_digest() -> str:
+    """Return the digest of the code that a worker runs, as installed here.
+
+    The host compares it with its own: a stale wheel in an environment would measure other code.
+    """
+    room = Path(__file__).parent
+    sha256 = hashlib.sha256()
+    for path in [*sorted(room.glob("*.py")), room.parent / "preprocessing.py"]:
+        sha256.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return "sha256:" + sha256.hexdigest()
+
+
+def main(arguments: List[str]) -> int:
+    """Run the one request named by the arguments and return the exit code."""
+    try:
+        (path,) = arguments
+        request = json.loads(Path(path).read_text(encoding="utf-8"))
+        result = _COMMANDS[request["command"]](request)
+    except (_RefusedError, RunnerError, OSError, ValueError, KeyError) as error:
+        line = " ".join((str(error) or type(error).__name__).split())
+        failure = {"error": line, "refused": isinstance(error, _RefusedError), **_identity()}
+        sys.stdout.write("\n" + json.dumps(failure) + "\n")
+        return 1
+    Path(request["result"]).write_text(json.dumps({**result, **_identity()}), encoding="utf-8")
+    return 0
+
+
+def _time(request: Request) -> Dict[str, Any]:
+    adapter, raw = _adapter(request), _raw_inputs(request)
+    before = host.state()
+    cpu_before = host.cpu_time()
+    start = time.perf_counter_ns()
+    session = _load(adapter, request)
+    loaded = time.perf_counter_ns()
+    sample = [encode(_preprocess(request, raw[:1]), session.inputs[0])]
+    ready = time.perf_counter_ns()
+    session.run(sample)
+    first = time.perf_counter_ns()
+    timing = clock.time_runs(lambda: session.run(sample), clock.Plan(**request["plan"]))
+    return {
+        "load_ns": loaded - start,
+        "first_ns": first - ready,
+        **timing.document(),
+        "facts": session.facts,
+        "input_digest": "sha256:" + hashlib.sha256(sample[0].tobytes()).hexdigest(),
+        "host_before": before,
+        "host_after": host.state(),
+        "others_ratio": host.others_ratio(cpu_before, host.cpu_time()),
+    }
+
+
+def _memory(request: Request) -> Dict[str, Any]:
+    adapter, raw = _adapter(request), _raw_inputs(request)
+    tensor = _preprocess(request, raw[:1])
+    del raw
+    can_tell = host.reset_peak()
+    before = host.resident_bytes()
+    session = _load(adapter, request)
+    sample = [encode(tensor, session.inputs[0])]
+    for _ in range(NUM_MEMORY_RUNS):
+        session.run(sample)
+    peak = host.peak_resident_bytes()
+    known = can_tell and before is not None and peak is not None
+    return {"peak_memory_bytes": cast(int, peak) - cast(int, before) if known else None}
+
+
+def _outputs(request: Request) -> Dict[str, Any]:
+    raw = _raw_inputs(request)
+    session = _load(_adapter(request), request)
+    found = []
+    for start in range(0, len(raw), CHUNK):
+        tensors = _preprocess(request, raw[start : start + CHUNK])
+        for index in range(len(tensors)):
+            sample = encode(tensors[index : index + 1], session.inputs[0])
+            found.append(decode(session.run([sample])[0], session.outputs[0]))
+    np.savez(request["outputs"], outputs=np.concatenate(found))
+    return {"num_samples": len(raw), "facts": session.facts}
+
+
+_COMMANDS: Dict[str, Callable[[Request], Dict[str, Any]]] = {
+    "time": _time,
+    "memory": _memory,
+    "outputs": _outputs,
+}
+
+
+def _adapter(request: Request) -> Any:
+    """Import the one runtime's adapter, by name from the closed set."""
+    runtime = request["runtime"]
+    if runtime not in RUNTIMES:
+        raise RunnerError("runtime %r is not known; known: %s" % (runtime, ", ".join(RUNTIMES)))
+    try:
+        return importlib.import_module("pipeline.runtimes." + runtime)
+    except ImportError as error:
+        raise RunnerError(
+            "runtime %s cannot be imported: %s; run make setup" % (runtime, error)
+        ) from error
+
+
+def _load(adapter: Any, request: Request) -> Session:
+    try:
+        session = cast(Session, adapter.load(request["model"], request["num_threads"]))
+    except RunnerError as error:
+        raise _RefusedError(str(error)) from error
+    if len(session.inputs) != 1 or len(session.outputs) != 1:
+        raise _RefusedError(
+            "the model has %d inputs and %d outputs; one of each is supported"
+            % (len(session.inputs), len(session.outputs))
+        )
+    return session
+
+
+def _raw_inputs(request: Request) -> Array:
+    with np.load(request["inputs"], allow_pickle=False) as arrays:
+        raw = cast(Array, arrays["inputs"])
+    if not len(raw):
+        raise RunnerError("%s holds no inputs" % Path(request["inputs"]).name)
+    return raw
+
+
+def _preprocess(request: Request, raw: Array) -> Array:
+    return cast(Array, preprocessing.apply(request["preprocessing"], raw))
+
+
+def _identity() -> Dict[str, Any]:
+    return {"source_digest": source_digest(), "python": platform.python_version()}
+
+
+def _die_with_parent() -> None:
+    """Be killed when the host's process is, which must leave no worker behind. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _own_output() -> None:
+    """Keep standard output for our one line: what the runtime prints goes to standard error."""
+    ours = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(ours, "w", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _die_with_parent()
+    _own_output()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,126 @@
+"""Which tools a target needs and which versions are installed; no process is started for it.
+
+Most tools are in the build environment, this interpreter's own. A tool that cannot be there
+(tflite-runtime needs numpy < 2) has an environment of its own, read here by its site-packages
+folder.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from pipeline import params
+from pipeline.errors import TargetError
+
+ABSENT = "absent"
+BUILD = "build"
+ENVIRONMENTS_VARIABLE = "SLIPWAY_ENVIRONMENTS"
+ENVIRONMENTS_PATH = Path(".venvs")
+
+# Distributions without which a converter makes nothing; their versions decide the bytes.
+CONVERTER_TOOLS: dict[params.Converter, tuple[str, ...]] = {
+    "to_onnxruntime": ("onnx", "onnxruntime"),
+    "to_litert": (
+        "ai-edge-litert",
+        "ai-edge-quantizer",
+        "litert-converter",
+        "litert-torch",
+        "torch",
+    ),
+}
+# The distribution that each runtime is.
+RUNTIME_TOOLS: dict[params.Runtime, str] = {
+    "onnxruntime": "onnxruntime",
+    "litert": "ai-edge-litert",
+    "tflite_runtime": "tflite-runtime",
+}
+REMEDIES = {
+    BUILD: "pip install 'slipway[build]'",
+    "device-tflite": "make setup (needs Python 3.11 or earlier)",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tool: its version or None, where it belongs, who uses it, how to get it if absent."""
+
+    tool: str
+    version: str | None
+    environment: str
+    used_by: tuple[str, ...]
+    remedy: str | None
+
+
+def environments_path() -> Path:
+    """Return where foreign environments are: SLIPWAY_ENVIRONMENTS, else .venvs here."""
+    return Path(os.environ.get(ENVIRONMENTS_VARIABLE, ENVIRONMENTS_PATH))
+
+
+def environment_python(name: str, environments: Path | None = None) -> Path:
+    """Return the interpreter of an environment.
+
+    Raises:
+        TargetError: there is none; it was never made, or was removed.
+    """
+    if name == BUILD:
+        return Path(sys.executable)
+    # absolute, not resolved: a virtual environment is found by the path of its interpreter's link
+    python = ((environments or environments_path()) / name / "bin" / "python").absolute()
+    if not python.is_file():
+        raise TargetError(f"environment {name} has no interpreter {python}; run make setup")
+    return python
+
+
+def versions(target: params.Target, environments: Path) -> dict[str, str]:
+    """Return the version, or ``absent``, of every distribution that the target's tools are."""
+    wanted = dict.fromkeys(CONVERTER_TOOLS[target.converter], BUILD)
+    wanted[runtime_tool(target)] = target.profile.environment
+    return {
+        tool: version(tool, environment, environments) or ABSENT
+        for tool, environment in sorted(wanted.items())
+    }
+
+
+def runtime_tool(target: params.Target) -> str:
+    """Return the distribution without which the target cannot be measured."""
+    return RUNTIME_TOOLS[target.runtime]
+
+
+def version(tool: str, environment: str, environments: Path) -> str | None:
+    """Return the installed version of a distribution in an environment, None where it is absent."""
+    paths = None if environment == BUILD else _site_packages(environments / environment)
+    if paths is None:
+        found = list(metadata.distributions(name=tool))
+    else:
+        found = list(metadata.distributions(name=tool, path=paths))
+    return found[0].version if found else None
+
+
+def doctor(p: params.Params, environments: Path) -> list[Row]:
+    """List every tool that some target could use, with the targets that do."""
+    places = {tool: BUILD for tools in CONVERTER_TOOLS.values() for tool in tools}
+    for runtime, tool in RUNTIME_TOOLS.items():
+        places[tool] = params.ENVIRONMENTS[runtime][0]
+    return [
+        _row(tool, environment, _used_by(tool, p), environments)
+        for tool, environment in sorted(places.items())
+    ]
+
+
+def _used_by(tool: str, p: params.Params) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, target in p.targets.items()
+        if tool in (*CONVERTER_TOOLS[target.converter], runtime_tool(target))
+    )
+
+
+def _row(tool: str, environment: str, used_by: tuple[str, ...], environments: Path) -> Row:
+    found = version(tool, environment, environments)
+    return Row(tool, found, environment, used_by, None if found else REMEDIES[environment])
+
+
+def _site_packages(environment: Path) -> list[str]:
+    return [str(path) for path in environment.glob("lib/python3.*/site-packages")]

@@ -1,0 +1,91 @@
+"""Stage ``prune``: one smaller net for each recipe that prunes.
+
+Reads   params.yaml [model, recipes, prune]; models/data/{train,validation}.npz; models/trained/
+Writes  models/pruned/ {VARIANT/ (a net directory), kept_whole.json, manifest.json};
+        models/metrics/prune.json
+"""
+
+from pathlib import Path
+
+import torch
+
+from pipeline import console, files, manifest, params
+from pipeline.compression import figures, variants
+from pipeline.compression.prune import prune
+from pipeline.data import splits
+from pipeline.nets import store
+from pipeline.training.loop import Tensors, deterministic
+
+KEPT_WHOLE = "kept_whole.json"
+
+
+def run(
+    train_npz: Path,
+    validation_npz: Path,
+    trained: Path,
+    out: Path,
+    metrics: Path,
+    p: params.Params,
+) -> None:
+    made_from = manifest.verify(trained)
+    teacher, settings = store.load(trained), variants.settings_of(p, "prune")
+    reads_train = any(cfg and cfg.criterion == "taylor" for cfg in settings.values())
+    train = _tensors(train_npz) if reads_train else None
+    validation = _tensors(validation_npz)
+    out.mkdir(parents=True)
+    rows, kept_whole = {}, {}
+    with deterministic(seed=0):  # nothing is drawn; for the one thread
+        before = figures.measure(teacher.net, teacher.input_shape, validation)
+        for name, cfg in settings.items():
+            if cfg is None:
+                variants.hand_on(trained, out / name)
+                rows[name] = (before, before)
+                continue
+            example = torch.zeros(1, *teacher.input_shape)
+            pruned = prune(teacher.net, example, cfg, train)
+            store.save(
+                out / name,
+                pruned.net,
+                cfg=teacher.cfg,
+                input_shape=teacher.input_shape,
+                num_classes=teacher.num_classes,
+                pruning_history=pruned.history,
+            )
+            after = figures.measure(pruned.net, teacher.input_shape, validation)
+            rows[name], kept_whole[name] = (before, after), pruned.kept_whole
+    files.write_atomic(out / KEPT_WHOLE, files.encode_json(kept_whole))
+    figures.write(metrics, rows)
+    manifest.write(
+        out,
+        model=p.model,
+        stage="prune",
+        inputs=manifest.inputs_of(trained=trained, **({"train": train_npz} if reads_train else {})),
+        params={"prune": variants.describe(settings)},
+        tools=variants.tools("torch", "torch-pruning", "safetensors"),
+        labels=made_from.labels,
+        preprocessing=made_from.preprocessing,
+    )
+    for name, layers in kept_whole.items():
+        whole = f"kept whole: {len(layers)} of its layers (why: {out.name}/{KEPT_WHOLE})"
+        console.say("prune", f"{name}   {figures.costs(*rows[name])}   {whole}")
+    console.terminal.print(figures.table(rows))
+
+
+def _tensors(path: Path) -> Tensors:
+    split = splits.read(path)
+    return Tensors.of(split.tensors(), split.labels)
+
+
+if __name__ == "__main__":
+    data = Path("models/data")
+    console.run_stage(
+        "prune",
+        lambda: run(
+            data / "train.npz",
+            data / "validation.npz",
+            Path("models/trained"),
+            Path("models/pruned"),
+            Path("models/metrics/prune.json"),
+            params.load(),
+        ),
+    )

@@ -1,0 +1,230 @@
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import manifest, params
+from pipeline.errors import DigestMismatchError, ManifestError, TargetError
+from pipeline.profiling import workers
+from pipeline.profiling.workers import ModelRefusedError
+from pipeline.runtimes import worker
+
+ROOT = Path(__file__).parents[3]
+QUICK = {"warmup_ns": 0, "timed_ns": 1_000_000, "min_samples": 4}
+
+
+@pytest.fixture
+def foreign_job(make_artifact, make_inputs, foreign_target, fake_environments):
+    """A job in an environment whose interpreter is the given script."""
+
+    def make(script):
+        inputs = make_inputs(np.ones((3, 2), np.float32))
+        artifact = make_artifact(np.eye(2))
+        return workers.job_of(artifact, inputs, foreign_target, fake_environments(script))
+
+    return make
+
+
+def test_time_gives_raw_samples_and_what_they_rest_on(job):
+    found = workers.call(job, "time", plan=QUICK)
+    assert len(found["samples_ns"]) >= 4
+    assert all(type(sample) is int and sample > 0 for sample in found["samples_ns"])
+    assert found["runs_per_sample"] > 1  # a 2x2 product is far below 100 us
+    assert found["load_ns"] > 0
+    assert found["first_ns"] > 0
+    assert found["facts"]["provider"] == "CPUExecutionProvider"
+    assert found["facts"]["num_threads"] == 1
+    assert found["source_digest"] == worker.source_digest()
+
+
+def test_the_input_digest_is_that_of_the_preprocessed_sample(job, make_inputs):
+    same = workers.call(job, "time", plan=QUICK)["input_digest"]
+    other = make_inputs(np.full((3, 2), 2, np.float32))
+    changed = workers.Job(job.model, job.preprocessing, other, job.target)
+    assert workers.call(job, "time", plan=QUICK)["input_digest"] == same
+    assert workers.call(changed, "time", plan=QUICK)["input_digest"] != same
+
+
+def test_memory_of_a_larger_model_is_larger(make_artifact, make_inputs, target):
+    def peak(size):
+        inputs = make_inputs(np.ones((1, size), np.float32))
+        job = workers.job_of(make_artifact(np.ones((size, size))), inputs, target)
+        return workers.call(job, "memory")["peak_memory_bytes"]
+
+    small, large = peak(2), peak(2048)
+    if small is None:
+        pytest.skip("this kernel does not reset VmHWM")
+    assert large - small > 2048 * 2048 * 4 * 0.9  # its weights, float32
+
+
+def test_outputs_run_every_sample_through_preprocessing(
+    make_artifact, make_inputs, target, tmp_path
+):
+    raw = np.arange(260, dtype=np.float32).reshape(130, 2)  # more than two chunks
+    job = workers.job_of(make_artifact([[1, 2], [3, 4]]), make_inputs(raw), target)
+    workers.call(job, "outputs", outputs=str(tmp_path / "o.npz"))
+    with np.load(tmp_path / "o.npz", allow_pickle=False) as arrays:
+        np.testing.assert_allclose(arrays["outputs"], raw / 2 @ [[1, 2], [3, 4]], rtol=1e-6)
+
+
+def test_a_worker_loads_numpy_one_runtime_and_nothing_heavy(job, tmp_path):
+    request = {
+        "command": "outputs", "runtime": "onnxruntime", "model": str(job.model), "num_threads": 1,
+        "inputs": str(job.inputs), "preprocessing": job.preprocessing,
+        "outputs": str(tmp_path / "o.npz"), "result": str(tmp_path / "r.json"),
+    }  # fmt: skip
+    (tmp_path / "q.json").write_text(json.dumps(request))
+    code = (
+        "import sys; from pipeline.runtimes import worker\n"
+        "assert worker.main(sys.argv[1:]) == 0\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('pipeline')))"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path / "q.json")]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    modules, ours = (set(line.split()) for line in done.stdout.splitlines())
+    assert {"numpy", "onnxruntime"} <= modules
+    heavy = {"torch", "dvc", "msgspec", "onnx", "rich", "yaml", "scipy", "ai_edge_litert", "pandas"}
+    assert not heavy & modules
+    room = ("clock", "errors", "host", "onnxruntime", "session", "worker")
+    parts = {f"pipeline.runtimes.{name}" for name in room}
+    assert ours == {"pipeline", "pipeline.preprocessing", "pipeline.runtimes", *parts}
+
+
+def test_an_operator_that_the_runtime_lacks_is_refused_with_its_name(
+    make_artifact, make_inputs, target
+):
+    artifact = make_artifact(np.eye(2), "odd-fp32", operator=("Nonsense", "acme"))
+    job = workers.job_of(artifact, make_inputs(np.ones((1, 2), np.float32)), target)
+    with pytest.raises(
+        ModelRefusedError, match=r"time of odd-fp32/model.onnx .*Nonsense"
+    ) as caught:
+        workers.call(job, "time", plan=QUICK)
+    assert str(artifact) not in str(caught.value)  # reasons are kept in outs: no machine paths
+
+
+def test_inputs_that_do_not_fit_are_no_refusal(make_artifact, make_inputs, target):
+    job = workers.job_of(make_artifact(np.eye(2)), make_inputs(np.ones((1, 3), np.float32)), target)
+    with pytest.raises(TargetError, match=r"takes shape .*correct data.preprocessing") as caught:
+        workers.call(job, "time", plan=QUICK)
+    assert not isinstance(caught.value, ModelRefusedError)
+
+
+def test_no_inputs_are_refused(make_artifact, make_inputs, target):
+    job = workers.job_of(make_artifact(np.eye(2)), make_inputs(np.ones((0, 2), np.float32)), target)
+    with pytest.raises(TargetError, match=r"inputs.npz holds no inputs"):
+        workers.call(job, "memory")
+
+
+def test_a_killed_worker_is_an_error_of_the_moment(foreign_job):
+    with pytest.raises(TargetError, match=r"killed by SIGKILL; free memory .*run dvc repro again"):
+        workers.call(foreign_job("kill -9 $$"), "memory")
+
+
+def test_a_worker_that_hangs_is_killed(foreign_job):
+    start = time.monotonic()
+    with pytest.raises(TargetError, match=r"longer than 0.3 s and was killed; .*dvc repro again"):
+        workers.call(foreign_job("exec sleep 60"), "memory", time_limit_s=0.3)
+    assert time.monotonic() - start < 10
+
+
+def test_an_environment_without_our_wheel_names_the_remedy(foreign_job):
+    with pytest.raises(
+        TargetError, match=r"no worker in environment device-tflite: .*; run make setup"
+    ):
+        workers.call(foreign_job("echo No module named pipeline >&2; exit 1"), "memory")
+
+
+def test_an_environment_that_was_never_made_names_the_remedy(job, foreign_target, tmp_path):
+    foreign = workers.Job(job.model, job.preprocessing, job.inputs, foreign_target, tmp_path)
+    with pytest.raises(TargetError, match=r"no interpreter .*run make setup"):
+        workers.call(foreign, "memory")
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """A copy of the package, as a wheel would hold it."""
+    folder = tmp_path / "wheel"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "pipeline", folder / "pipeline", ignore=ignored)
+    return folder
+
+
+def test_an_equal_wheel_measures(foreign_job, python_with, sources):
+    assert workers.call(foreign_job(python_with(sources)), "time", plan=QUICK)["steady"] is not None
+
+
+@pytest.mark.parametrize("name", ["runtimes/clock.py", "preprocessing.py"])
+def test_a_stale_wheel_is_refused(foreign_job, python_with, sources, name):
+    path = sources / "pipeline" / name
+    path.write_text(path.read_text() + "\n# as it was before\n")
+    with pytest.raises(TargetError, match=r"device-tflite holds another version .*run make setup"):
+        workers.call(foreign_job(python_with(sources)), "time", plan=QUICK)
+
+
+def test_a_stale_wheel_is_named_rather_than_its_failure(foreign_job, python_with, sources):
+    path = sources / "pipeline/runtimes/session.py"
+    path.write_text(path.read_text() + "\ndef encode(*_):\n    raise RunnerError('old defect')\n")
+    with pytest.raises(TargetError, match="another version of slipway"):
+        workers.call(foreign_job(python_with(sources)), "memory")
+
+
+def test_a_worker_dies_with_its_parent(job, tmp_path):
+    if sys.platform != "linux":
+        pytest.skip("PR_SET_PDEATHSIG, Linux only")
+    request = {
+        "command": "time", "runtime": "onnxruntime", "model": str(job.model), "num_threads": 1,
+        "inputs": str(job.inputs), "preprocessing": job.preprocessing,
+        "result": str(tmp_path / "r"),
+        "plan": {"warmup_ns": 0, "timed_ns": 60_000_000_000, "min_samples": 4},
+    }  # fmt: skip
+    (tmp_path / "q.json").write_text(json.dumps(request))
+    code = (
+        "import subprocess, sys, time\n"
+        "worker = [sys.executable, '-m', 'pipeline.runtimes.worker', sys.argv[1]]\n"
+        "child = subprocess.Popen(worker)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path / "q.json")]
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        child = Path("/proc") / parent.stdout.readline().strip()
+        time.sleep(1)  # the worker is past its first line, which asks for the signal
+        assert b"pipeline.runtimes.worker" in (child / "cmdline").read_bytes()
+        parent.kill()
+    deadline = time.monotonic() + 5
+    while child.exists() and "State:\tZ" not in (child / "status").read_text():
+        assert time.monotonic() < deadline, "the worker outlived its parent"
+        time.sleep(0.05)
+
+
+def test_changed_bytes_are_not_measured(make_artifact, make_inputs, target):
+    artifact = make_artifact(np.eye(2))
+    (artifact / "model.onnx").write_bytes(b"other")
+    with pytest.raises(DigestMismatchError, match=r"differs from its manifest: model.onnx"):
+        workers.job_of(artifact, make_inputs(np.ones((1, 2))), target)
+
+
+def test_an_artifact_without_a_model_is_refused(tmp_path, make_inputs, target):
+    (tmp_path / "notes.txt").write_text("no model")
+    manifest.write(tmp_path, model="tiny", stage="convert")
+    with pytest.raises(ManifestError, match=r"must hold one file model.\*, holds \['notes.txt'\]"):
+        workers.job_of(tmp_path, make_inputs(np.ones((1, 2))), target)
+
+
+def test_an_unknown_runtime_is_refused_by_the_worker(tmp_path, capsys):
+    request = {"command": "time", "runtime": "tensorflow", "result": str(tmp_path / "r")}
+    (tmp_path / "q.json").write_text(json.dumps(request))
+    assert worker.main([str(tmp_path / "q.json")]) == 1
+    reply = json.loads(capsys.readouterr().out)
+    assert reply["error"].startswith("runtime 'tensorflow' is not known; known: onnxruntime")
+    assert reply["refused"] is False
+
+
+def test_worker_and_params_know_the_same_runtimes():
+    assert set(worker.RUNTIMES) == set(params.Runtime.__args__)

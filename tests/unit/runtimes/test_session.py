@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.runtimes.errors import RunnerError
+from pipeline.runtimes.session import Tensor, decode, encode
+
+INT8 = Tensor("x", "int8", (1, 4), scale=0.5, zero_point=3)
+QUANTIZED = {
+    "zero is the zero point": (0.0, 3),
+    "one step": (0.5, 4),
+    "a half goes to the even level": (0.25, 3),
+    "the next half too": (0.75, 5),
+    "too large saturates": (1e6, 127),
+    "too small saturates": (-1e6, -128),
+}
+
+
+@pytest.mark.parametrize(("value", "level"), QUANTIZED.values(), ids=QUANTIZED)
+def test_known_levels(value, level):
+    found = encode(np.full((1, 4), value, np.float32), INT8)
+    assert found.dtype == np.int8
+    assert found.tolist() == [[level] * 4]
+
+
+@given(
+    dtype=st.sampled_from(["int8", "uint8", "int16"]),
+    scale=st.floats(1e-4, 10),
+    levels=st.lists(st.integers(-128, 127), min_size=4, max_size=4),
+)
+def test_decoded_levels_encode_to_themselves(dtype, scale, levels):
+    zero_point = 128 if dtype == "uint8" else 0
+    tensor = Tensor("x", dtype, (1, 4), scale, zero_point)
+    encoded = (np.array([levels]) + zero_point).astype(dtype)
+    np.testing.assert_array_equal(encode(decode(encoded, tensor), tensor), encoded)
+
+
+@given(st.lists(st.floats(-60, 60, width=32), min_size=4, max_size=4))
+def test_no_value_in_range_moves_by_more_than_half_a_step(values):
+    sample = np.array([values], np.float32)
+    assert np.abs(decode(encode(sample, INT8), INT8) - sample).max() <= 0.25
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+def test_float_inputs_are_cast_and_come_back_as_float32(dtype):
+    sample = np.array([[0.5, -1, 2, 0]], np.float32)
+    encoded = encode(sample, Tensor("x", dtype, ("batch", 4)))
+    assert encoded.dtype == np.dtype(dtype)
+    assert decode(encoded, Tensor("x", dtype, (1, 4))).dtype == np.float32
+    np.testing.assert_array_equal(encoded, sample)
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (4,), (1, 1, 4)])
+def test_another_shape_is_refused(shape):
+    with pytest.raises(
+        RunnerError, match=r"'x' takes shape \[1, 4\], .*correct data.preprocessing"
+    ):
+        encode(np.zeros(shape, np.float32), INT8)
+
+
+def test_an_integer_without_a_scale_is_refused():
+    bare = Tensor("ids", "int32", (1, 4))
+    with pytest.raises(RunnerError, match="'ids' is int32 but states no scale"):
+        encode(np.zeros((1, 4), np.float32), bare)
+    with pytest.raises(RunnerError, match="'ids' is int32 but states no scale"):
+        decode(np.zeros((1, 4), np.int32), bare)

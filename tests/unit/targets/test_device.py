@@ -1,0 +1,57 @@
+import pytest
+
+from pipeline.targets import device
+
+XEON = """processor\t: 0
+model name\t: Intel(R) Xeon(R) Processor @ 2.50GHz
+cpu MHz\t\t: 2500.002
+flags\t\t: fpu avx2 avx512_vnni ssse3 md_clear
+processor\t: 1
+model name\t: another
+"""
+PI = """processor\t: 0
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm asimddp
+CPU part\t: 0xd0b
+
+Model\t\t: Raspberry Pi 5 Model B Rev 1.0
+"""
+CPU_INFOS = {
+    "an x86 names its model and vector units": (
+        XEON, "Intel(R) Xeon(R) Processor @ 2.50GHz", ["avx2", "avx512_vnni", "ssse3"],
+    ),
+    "an ARM board names its features": (PI, "Raspberry Pi 5 Model B Rev 1.0", ["asimd", "asimddp"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "model", "flags"), CPU_INFOS.values(), ids=CPU_INFOS)
+def test_cpu_info_is_read(text, model, flags):
+    found = device.describe(text)
+    assert (found["cpu_model"], found["isa_flags"]) == (model, flags)
+
+
+def test_a_machine_that_tells_nothing_is_still_described():
+    assert device.describe("")["isa_flags"] == []
+    assert device.describe("")["cpu_model"]
+
+
+def test_a_new_clock_rate_or_unused_flag_keeps_the_fingerprint():
+    later = XEON.replace("2500.002", "1200.5").replace("md_clear", "ibrs")
+    assert later != XEON
+    assert device.fingerprint(device.describe(later)) == device.fingerprint(device.describe(XEON))
+
+
+def test_another_vector_unit_is_another_fingerprint():
+    other = device.describe(XEON.replace("avx512_vnni", "avx512_bf16"))
+    assert device.fingerprint(other) != device.fingerprint(device.describe(XEON))
+
+
+def test_a_fingerprint_does_not_count_itself():
+    machine = device.describe(XEON)
+    digest = device.fingerprint(machine)
+    assert digest.startswith("sha256:")
+    assert device.fingerprint({**machine, "fingerprint": digest}) == digest
+
+
+def test_this_machine_is_described_twice_alike():
+    assert device.describe() == device.describe()
