@@ -1,11 +1,11 @@
-"""The chain's time and memory: `python -m benchmarks.chain` writes docs/benchmarks/chain_<cpu>_<date>.md.
+"""The chain's time and memory: `python -m benchmarks.chain` writes a page in docs/benchmarks/.
 
-In a fresh clone in a temporary folder: `make run` with set-up, its chain again without (`--force`), peak
-memory of the whole process tree (sum of proportional set sizes, sampled), `dvc repro` with nothing
-changed against the same dvc.yaml with stub commands (interleaved), and imports against bare Python.
+In a fresh clone in a temporary folder: `make run` with set-up, its chain again without, peak memory
+of the whole process tree (sum of proportional set sizes, sampled), `dvc repro` with nothing changed
+against the same dvc.yaml with stub commands (interleaved), and imports against bare Python.
 """
 
-import datetime
+import datetime as dt
 import os
 import re
 import shutil
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -86,10 +87,8 @@ def tree_bytes(pid: int) -> int:
         return 0
     total = 0
     for process in tree:
-        try:
+        with suppress(psutil.Error):  # it ended while we looked
             total += process.memory_full_info().pss
-        except psutil.Error:
-            continue  # it ended while we looked
     return total
 
 
@@ -140,7 +139,7 @@ def median_ms(command: list[str], clone: Path) -> float:
 
 
 def write(rows: list[tuple[str, str, str]]) -> None:
-    date = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
+    date = dt.datetime.now(tz=dt.timezone.utc).date().isoformat()
     cpu = next(
         line.split(":")[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -158,8 +157,8 @@ def write(rows: list[tuple[str, str, str]]) -> None:
         f"# The chain: {cpu}, {os.cpu_count()} cores, {date}",
         "",
         f"Commit {commit}; Python {sys.version.split()[0]}; {tools}.",
-        "To repeat: `make bench`. Default params.yaml, three targets, package downloads included in the",
-        "first row. Machines here are shared: times are of this run, ratios are interleaved.",
+        "To repeat: `make bench`. Default params.yaml, three targets; the first row includes package",
+        "downloads. Machines are shared: times are of this run, ratios are interleaved.",
         "",
         "| what | measured | limit |",
         "|---|---|---|",

@@ -4,10 +4,11 @@ DVC deletes a stage's outs before it runs the command, so what can be known befo
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from pipeline import files, params
-from pipeline.errors import InputsError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.targets import tools
 
 
@@ -31,9 +32,7 @@ def _pins(p: params.Params) -> Iterator[str]:
         ),
     ):
         if source is not None:
-            yield from _problem_of(
-                lambda s=source, d=digest, r=role, k=key: files.check_pin(Path(s), d, r, k)
-            )
+            yield from _problem_of(partial(files.check_pin, Path(source), digest, role, key))
 
 
 def _required_tools(p: params.Params, environments: Path) -> Iterator[str]:
@@ -69,5 +68,5 @@ def _try_data_and_net(p: params.Params) -> None:
 def _problem_of(attempt: Callable[[], object]) -> Iterator[str]:
     try:
         attempt()
-    except (PipelineError, InputsError) as error:
+    except PipelineError as error:
         yield str(error)

@@ -6,6 +6,7 @@ Writes  models/trained/ {weights.safetensors, net.json, manifest.json}; models/t
 """
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import nn
 from pipeline import console, files, manifest, params
 from pipeline.compression import figures, variants
 from pipeline.data import splits
-from pipeline.errors import DependencyError
+from pipeline.errors import DependencyError, PipelineError
 from pipeline.nets import factory, store
 from pipeline.training import loop
 
@@ -95,15 +96,20 @@ def _curves(live: Path | None) -> Iterator[Callable[[loop.Epoch], None]]:
         from dvclive import Live
     except ImportError as error:
         raise DependencyError("dvclive", "build") from error
-    # by default DVCLive rewrites the project's dvc.yaml and records an experiment
-    with Live(dir=str(live), dvcyaml=None, save_dvc_exp=False) as curves:
+    try:
+        # by default DVCLive rewrites the project's dvc.yaml and records an experiment
+        with Live(dir=str(live), dvcyaml=None, save_dvc_exp=False) as curves:
 
-        def log(epoch: loop.Epoch) -> None:
-            for name in ("loss", "validation_loss", "validation_accuracy", "learning_rate"):
-                curves.log_metric(name, getattr(epoch, name))
-            curves.next_step()
+            def log(epoch: loop.Epoch) -> None:
+                for name in ("loss", "validation_loss", "validation_accuracy", "learning_rate"):
+                    curves.log_metric(name, getattr(epoch, name))
+                curves.next_step()
 
-        yield log
+            yield log
+    except PipelineError:
+        # half a set of curves is no out, and `dvc checkout` would not overwrite it
+        shutil.rmtree(live, ignore_errors=True)
+        raise
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def _replay(net: nn.Module, description: _Description, path: Path) -> None:
         raise DependencyError("torch-pruning", "build") from error
     example = torch.zeros(1, *description.input_shape)
     try:
-        graph = DependencyGraph().build_dependency(net.eval(), example)
+        graph = DependencyGraph().build_dependency(net.eval(), (example,))
         graph.load_pruning_history(description.pruning_history)
     except (AttributeError, IndexError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())

@@ -53,7 +53,7 @@ def select(
     measurements: list[Measurement], reference: str, budget: params.Select, target: str
 ) -> Selection:
     """Rank the candidates that meet the budget and name what each of the others broke."""
-    rejected = [r for m in measurements if (r := _reject(m, budget)) is not None]
+    rejected = [r for m in measurements if (r := _reject(m, reference, budget)) is not None]
     refused = {rejection.candidate for rejection in rejected}
     fitting = [m for m in measurements if m.candidate not in refused]
     strongest = min((KINDS.index(m.kind) for m in fitting), default=0)
@@ -90,13 +90,11 @@ def _cost(m: Measurement, budget: params.Select) -> tuple[float, float, str]:
     return first, second, m.candidate
 
 
-def _reject(m: Measurement, budget: params.Select) -> Rejection | None:
-    if m.kind == "not_measured":
-        return Rejection(m.candidate, f"not measured: {m.reason}")
-    if KINDS.index(m.kind) > KINDS.index(budget.accept):
-        return Rejection(m.candidate, f"evidence is {m.kind}, accept is {budget.accept}")
-    if budget.objective == "latency" and m.kind == "measured" and m.latency_ms.p50 is None:
-        return Rejection(m.candidate, f"{m.num_samples} samples are too few for a p50")
+def _reject(m: Measurement, reference: str, budget: params.Select) -> Rejection | None:
+    """Say why a candidate cannot ship; None when it can."""
+    unfit = _unfit(m, reference, budget)
+    if unfit is not None:
+        return Rejection(m.candidate, unfit)
     breaches = _breaches(m, budget)
     if not breaches:
         return None
@@ -108,6 +106,21 @@ def _reject(m: Measurement, budget: params.Select) -> Rejection | None:
     if m.drop and m.drop.value <= budget.max_quality_drop < m.drop.upper:
         reason += f" (the drop itself is {m.drop.value:.2f}; n={m.drop.n} cannot show more)"
     return Rejection(m.candidate, reason, tuple(breaches))
+
+
+def _unfit(m: Measurement, reference: str, budget: params.Select) -> str | None:
+    """Say why a measurement decides nothing, whatever its numbers are."""
+    if m.kind == "not_measured":
+        return f"not measured: {m.reason}"
+    if KINDS.index(m.kind) > KINDS.index(budget.accept):
+        return f"evidence is {m.kind}, accept is {budget.accept}"
+    if "throttled" in m.flags:
+        return "the machine throttled meanwhile, so the run is invalid"
+    if m.candidate != reference and m.drop is None:
+        return f"no quality drop, since {reference} could not be measured"
+    if budget.objective == "latency" and m.kind == "measured" and m.latency_ms.p50 is None:
+        return f"{m.num_samples} samples are too few for a p50"
+    return None
 
 
 def _breaches(m: Measurement, budget: params.Select) -> list[Breach]:

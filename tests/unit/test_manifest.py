@@ -1,5 +1,6 @@
 import json
 import shutil
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -67,7 +68,7 @@ def test_all_differences_are_listed_at_once(artifact):
 
 
 def test_an_incomplete_directory_is_refused(tmp_path):
-    with pytest.raises(ManifestError, match="manifest.json is missing, so .* is incomplete"):
+    with pytest.raises(ManifestError, match=r"manifest\.json is missing, so .* is incomplete"):
         manifest.read(tmp_path)
 
 
@@ -98,17 +99,15 @@ def test_a_symbolic_link_is_refused(artifact):
 
 
 def test_a_missing_input_names_its_role(tmp_path):
-    with pytest.raises(ManifestError, match="trained: .* is missing; run the stage"):
+    with pytest.raises(ManifestError, match=r"trained: .* is missing; run the stage"):
         manifest.inputs_of(trained=tmp_path / "nothing")
 
 
 @given(content=st.binary(max_size=200))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_a_manifest_or_one_clear_line(content):
-    try:
-        manifest.decode(content, "here")
-    except ManifestError as error:
-        assert "here" in str(error)
+    with suppress(ManifestError):
+        assert manifest.decode(content, "here").schema_version == manifest.SCHEMA_VERSION
 
 
 def test_json_is_canonical_whatever_the_order():

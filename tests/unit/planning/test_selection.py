@@ -94,5 +94,19 @@ def test_too_few_samples_for_a_p50_cannot_win_on_latency():
     assert "too few for a p50" in chosen(candidate("a", None, upper=0.1)).rejected[0].reason
 
 
+def test_without_a_measured_reference_nothing_else_can_ship():
+    gone = candidate("dense-fp32", None, kind="not_measured", reason="refused")
+    s = select([gone, candidate("a-int8", 0.1)], "dense-fp32", BUDGET, "t")
+    assert s.chosen is None
+    assert "no quality drop, since dense-fp32 could not be measured" in s.rejected[1].reason
+
+
+def test_a_throttled_run_is_invalid_not_slow():
+    assert (
+        "throttled"
+        in chosen(candidate("a", 0.1, upper=0.1, flags=("throttled",))).rejected[0].reason
+    )
+
+
 def test_overlapping_intervals_are_called_indistinguishable():
     assert chosen(candidate("a", 0.9995, upper=0.1)).distinguishable is False
