@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline import manifest, measurement, preprocessing
 from pipeline.errors import DeviceError
+from pipeline.files import digest_file
 from pipeline.manifest import Manifest
 from pipeline.params import Runtime
 from pipeline.runtimes.errors import RunnerError
@@ -37,8 +38,11 @@ def classify(
     """
     described = manifest.read(artifact)
     chosen = runtime or measurement.read(artifact / measurement.FILE_NAME).runtime
+    model = artifact / _model_name(described)
+    if not model.is_file() or digest_file(model) != described.files[model.name].digest:
+        raise DeviceError(f"{model} is not what its manifest says; pull the artifact again")
     try:
-        session = _load(chosen, artifact / _model_name(described))
+        session = _load(chosen, model)
         for sample in preprocessing.apply(described.preprocessing, _read(samples)):
             encoded = encode(sample[None], session.inputs[0])
             (scores,) = decode(session.run([encoded])[0], session.outputs[0])
@@ -55,8 +59,6 @@ def _model_name(described: Manifest) -> str:
 def _load(runtime: str, path: Path) -> Session:
     if runtime not in EXTRAS:
         raise DeviceError(f"runtime {runtime!r} is not known; known: {', '.join(EXTRAS)}")
-    if not path.is_file():
-        raise DeviceError(f"{path} is missing; pull the artifact again")
     try:
         adapter = importlib.import_module(f"pipeline.runtimes.{runtime}")
     except ImportError as error:

@@ -9,7 +9,8 @@ from pipeline.reporting.answer import Answer, NotBuilt, failed
 def measured(name, p50, **fields):
     return Measurement(
         artifact="sha256:0", candidate=name, target="box", kind="measured", time="",
-        runtime="litert", runtime_version="2.3.0", num_threads=1, num_restarts=3, num_samples=300, size_bytes=97_300,
+        runtime="litert", runtime_version="2.3.0", num_threads=1, num_restarts=3,
+        num_samples=300, size_bytes=97_300,
         device={"cpu_model": "A CPU"},
         latency_ms=Latency(p50, p50 * 1.2, None, p50 * 0.9, p50 * 1.1),
         quality=Quality("accuracy", "higher", "%", 97.5, 702, 1.2), **fields,

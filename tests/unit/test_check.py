@@ -1,0 +1,115 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline import check, files
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def edit(project, change):
+    path = project / "params.yaml"
+    values = yaml.safe_load(path.read_text())
+    change(values)
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def problems(project):
+    return check.problems(project / "params.yaml", ROOT / ".venvs")
+
+
+def test_the_default_project_has_no_problem(project):
+    assert problems(project) == []
+
+
+def test_problems_of_pins_and_required_tools_are_listed_together(project):
+    (project / "weights.safetensors").write_bytes(b"other")
+
+    def change(values):
+        values["train"] |= {
+            "checkpoint": "weights.safetensors",
+            "checkpoint_digest": files.digest_bytes(b"pinned"),
+        }
+        values["targets"]["linux-tflite-runtime"]["required"] = True
+
+    edit(project, change)
+    found = check.problems(project / "params.yaml", project / "no-environments")
+    assert len(found) == 2
+    assert "train.checkpoint" in found[0]
+    assert (
+        "linux-tflite-runtime is required and tflite-runtime is absent; run make setup" in found[1]
+    )
+
+
+def test_a_factory_that_does_not_import_is_found_before_anything_runs(project):
+    (project / "broken_net.py").write_text("import nothing_of_this_name\n")
+    pin = files.digest_file(project / "broken_net.py")
+    edit(
+        project,
+        lambda v: v.update(net={"factory": "broken_net:make", "factory_digest": pin}),
+    )
+    (found,) = problems(project)
+    assert "net.factory 'broken_net:make'" in found
+    assert "nothing_of_this_name" in found
+
+
+def test_bad_data_is_found_before_anything_runs(project):
+    inputs = np.zeros((200, 8, 8), np.float32)
+    inputs[3, 0, 0] = np.nan
+    np.savez(project / "mine.npz", inputs=inputs, labels=np.arange(200) % 4)
+    pin = files.digest_file(project / "mine.npz")
+    edit(project, lambda v: v["data"].update(source="npz", path="mine.npz", digest=pin))
+    (found,) = problems(project)
+    assert "NaN" in found
+    assert "mine.npz" in found
+
+
+def slipway(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *arguments],
+        cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_prints_every_problem_and_exits_2(project):
+    edit(project, lambda v: (v["prune"]["half"].update(ratio=1.5), v["train"].update(epochs=0)))
+    done = slipway("check", cwd=project)
+    assert done.returncode == 2
+    assert [line.split()[0] for line in done.stderr.splitlines()] == [
+        "train.epochs",
+        "prune.half.ratio",
+    ]
+
+
+def test_debug_shows_the_trace_that_is_hidden_otherwise(tmp_path):
+    done = slipway("explain", "t", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "params.yaml cannot be read: No such file" in done.stderr
+    assert "Traceback" in slipway("--debug", "explain", "t", cwd=tmp_path).stderr
+
+
+def test_doctor_names_a_version_or_the_command_that_installs_it(project):
+    done = slipway("doctor", cwd=project)
+    assert done.returncode == 0
+    assert "onnxruntime" in done.stdout
+    without = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "doctor"], cwd=project,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "SLIPWAY_ENVIRONMENTS": str(project)},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "absent" in without.stdout
+    assert "make setup" in without.stdout
