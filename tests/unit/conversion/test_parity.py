@@ -58,3 +58,25 @@ def test_one_differing_sample_is_enough(pair, samples):
     samples[-1, 0, 0, 0] = np.inf
     with pytest.raises(ParityError, match="by nan"):
         parity.check(path, net, samples, 1.0, "dense")
+
+
+def test_a_file_written_by_hand_is_judged_as_an_exported_one(tmp_path):
+    """No exporter at all: y = 2 x + 3 beside a net that says 2 x + 3.25."""
+    weight, bias = np.array([[2.0]], np.float32), np.array([3.0], np.float32)
+    shapes = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 1])
+        for name in ("input", "output")
+    ]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Gemm", ["input", "weight", "bias"], ["output"])],
+        "by hand", shapes[:1], shapes[1:],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")],
+    )  # fmt: skip
+    opset = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "m")
+    net = torch.nn.Linear(1, 1)
+    net.load_state_dict({"weight": torch.tensor(weight), "bias": torch.tensor(bias + 0.25)})
+    inputs = np.linspace(-1, 1, 5, dtype=np.float32)[:, None]
+    assert parity.check(tmp_path / "m", net, inputs, 0.26, "m").max_abs_error == 0.25
+    with pytest.raises(ParityError, match=r"m: ONNX outputs .* by 0\.25, allowed 0\.24"):
+        parity.check(tmp_path / "m", net, inputs, 0.24, "m")
