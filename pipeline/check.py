@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from pipeline import files, params
-from pipeline.errors import PipelineError
+from pipeline.errors import DataError, PipelineError
+from pipeline.runtimes.errors import RunnerError
 from pipeline.targets import tools
 
 
@@ -17,7 +18,7 @@ def problems(path: Path, environments: Path) -> list[str]:
     found, lines = params.parse(path)
     if found is None or lines:
         return lines
-    return [*lines, *_pins(found), *_required_tools(found, environments), *_user_code(found)]
+    return [*lines, *_pins(found), *_required_tools(found, environments), *_data_and_net(found)]
 
 
 def _pins(p: params.Params) -> Iterator[str]:
@@ -47,22 +48,22 @@ def _required_tools(p: params.Params, environments: Path) -> Iterator[str]:
             yield f"targets.{name} is required and {', '.join(absent)} is absent; run make setup"
 
 
-def _user_code(p: params.Params) -> Iterator[str]:
-    """Read the user's data and build the user's net once: seconds now instead of minutes later."""
-    if p.data.source == "npz" or p.net.factory is not None:
-        yield from _problem_of(lambda: _try_data_and_net(p))
+def _data_and_net(p: params.Params) -> Iterator[str]:
+    """Read the data, split it, build the net once: seconds now instead of minutes later."""
+    yield from _problem_of(lambda: _try_data_and_net(p))
 
 
 def _try_data_and_net(p: params.Params) -> None:
     from pipeline.data import source, splits
+    from pipeline.nets import factory
 
     samples = source.read(p.data)
     made = splits.make(samples, p.data)
-    if p.net.factory is not None:
-        from pipeline.nets import factory
-
+    try:
         shape = made["calibration"].tensors().shape[1:]
-        factory.build(p.net, shape, len(samples.label_names))
+    except RunnerError as error:
+        raise DataError(f"data.preprocessing does not fit the samples: {error}") from error
+    factory.build(p.net, shape, len(samples.label_names))
 
 
 def _problem_of(attempt: Callable[[], object]) -> Iterator[str]:

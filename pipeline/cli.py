@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.params import Params
+    from pipeline.registry.store import DirectoryStore
     from pipeline.reporting.answer import Answer
     from pipeline.reporting.report import Report
 
@@ -208,8 +209,14 @@ def publish(
 
     p = params.load(project / params.FILE_NAME)
     releases = {name: project / "models/release" / name for name in p.targets}
-    release = publishing.publish(project, DirectoryStore(registry), version, releases)
-    console.say("publish", f"{release.name} {release.version} -> {registry}/ (unsigned)")
+    store = DirectoryStore(registry)
+    known = store.keys("releases")
+    release = publishing.publish(project, store, version, releases)
+    if f"{release.name}/{release.version}" in known:
+        done = f"is in {registry}/ already with these bytes; nothing to do"
+    else:
+        done = f"-> {registry}/ (unsigned)"
+    console.say("publish", f"{release.name} {release.version} {done}")
     for target, reason in release.skipped.items():
         console.say("publish", f"without {target}: {reason}")
 
@@ -224,9 +231,8 @@ def pull(
 ) -> None:
     """Fetch a target's artifact; every byte is verified before the folder appears."""
     from pipeline.registry import resolve
-    from pipeline.registry.store import DirectoryStore
 
-    release = resolve.pull(DirectoryStore(registry), name, target, version, to)
+    release = resolve.pull(_existing(registry), name, target, version, to)
     console.say("pull", f"{name} {release.version} for {target} -> {to}/ (verified; unsigned)")
 
 
@@ -239,18 +245,28 @@ def run(
     """Run an artifact on samples with its own preprocessing and print the top classes."""
     from pipeline.device import run as running
 
-    for index, found in enumerate(running.classify(artifact, samples, runtime)):
+    with console.quiet_libraries(console.LOG_PATH / "run.log"):
+        classified = list(running.classify(artifact, samples, runtime))
+    for index, found in enumerate(classified):
         classes = "  ".join(f"{label} {score:.4f}" for label, score in found)
         typer.echo(f"{index}\t{classes}")
+
+
+def _existing(registry: Path) -> "DirectoryStore":
+    from pipeline.errors import RegistryError
+    from pipeline.registry.store import DirectoryStore
+
+    if not registry.is_dir():
+        raise RegistryError(f"registry {registry} is no folder; slipway publish makes one")
+    return DirectoryStore(registry)
 
 
 @registry_app.command("list")
 def list_releases(registry: RegistryPath = Path("registry")) -> None:
     """List every release, newest last."""
     from pipeline.registry import resolve
-    from pipeline.registry.store import DirectoryStore
 
-    for release in resolve.releases(DirectoryStore(registry)):
+    for release in resolve.releases(_existing(registry)):
         typer.echo(f"{release.name} {release.version} {', '.join(sorted(release.targets))}")
 
 
@@ -261,9 +277,8 @@ def show_release(
     """Show one release: lineage, targets, figures; and that it is unsigned."""
     from pipeline import files
     from pipeline.registry import resolve
-    from pipeline.registry.store import DirectoryStore
 
-    release = resolve.find(DirectoryStore(registry), name, version)
+    release = resolve.find(_existing(registry), name, version)
     typer.echo(files.encode_json(release).decode(), nl=False)
     typer.echo("signed: no (no keys yet); trust this registry only as far as its storage", err=True)
 
@@ -274,9 +289,8 @@ def resolve_artifact(
 ) -> None:
     """Print the version and manifest digest that a pull would fetch."""
     from pipeline.registry import resolve
-    from pipeline.registry.store import DirectoryStore
 
-    release, artifact = resolve.resolve(DirectoryStore(registry), name, target, version)
+    release, artifact = resolve.resolve(_existing(registry), name, target, version)
     typer.echo(f"{release.name} {release.version} {target} {artifact.manifest}")
 
 
@@ -284,9 +298,8 @@ def resolve_artifact(
 def verify_registry(registry: RegistryPath = Path("registry")) -> None:
     """Hash every blob again and check every reference; exit 2 when something is wrong."""
     from pipeline.registry import resolve
-    from pipeline.registry.store import DirectoryStore
 
-    problems = resolve.verify(DirectoryStore(registry))
+    problems = resolve.verify(_existing(registry))
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:

@@ -299,6 +299,11 @@ def _sources(params: Params) -> Problems:
 
 
 def _recipes(params: Params) -> Problems:
+    for name, settings in params.quantize.items():
+        if settings.num_samples > params.data.num_calibration:
+            what = f"must be at most data.num_calibration {params.data.num_calibration}"
+            key = ("quantize", name, "num_samples")
+            yield key, f"{'.'.join(key)} {what}, got {settings.num_samples}"
     for name, recipe in params.recipes.items():
         for step in STEPS:
             chosen, known = getattr(recipe, step), getattr(params, step, {})
@@ -324,6 +329,13 @@ def _targets(params: Params) -> Problems:
             if precision not in makes:
                 what = f"{target.converter} makes {', '.join(makes)}, got {precision}"
                 yield (*at, "convert", "precisions"), f"{where}.convert.precisions: {what}"
+        if len(set(target.convert.precisions)) < len(target.convert.precisions):
+            what = f"names one twice, got {list(target.convert.precisions)}"
+            yield (*at, "convert", "precisions"), f"{where}.convert.precisions {what}"
+        if target.convert.num_calibration > params.data.num_calibration:
+            what = f"must be at most data.num_calibration {params.data.num_calibration}"
+            got = f"got {target.convert.num_calibration}"
+            yield (*at, "convert"), f"{where}.convert.num_calibration {what}, {got}"
         if "fp32" not in target.convert.precisions:
             what = f"must hold fp32, the reference, got {list(target.convert.precisions)}"
             yield (*at, "convert", "precisions"), f"{where}.convert.precisions {what}"

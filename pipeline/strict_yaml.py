@@ -1,5 +1,6 @@
 """Read YAML into typed structs strictly: every problem at once, each with its key and line."""
 
+import math
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -76,6 +77,10 @@ def _mismatches(value: Any, kind: Any, at: Key) -> list[tuple[Key, str]]:
     if isinstance(value, dict) and getattr(kind, "__origin__", None) is dict:
         member = kind.__args__[1]
         return [m for key, v in value.items() for m in _mismatches(v, member, (*at, str(key)))]
+    if isinstance(value, list) and not _all_finite(value):
+        return [(at, f"{'.'.join(at)} must hold finite numbers only, got {value}")]
+    if isinstance(value, float) and not math.isfinite(value):
+        return [(at, f"{'.'.join(at)} must be a finite number, got {value}")]
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -108,6 +113,15 @@ def _explain(error: msgspec.ValidationError, value: Any, kind: Any, at: Key) -> 
     allowed = _literals(kind)
     must = f"one of {', '.join(allowed)}" if allowed else rule.replace("`", "")
     return f"{'.'.join(at)}{inner} must be {must.removeprefix('Expected ')}, got {value!r}"
+
+
+def _all_finite(value: Any) -> bool:
+    """Look for NaN and infinity at any depth: YAML can write them, canonical JSON cannot."""
+    if isinstance(value, dict):
+        return _all_finite(list(value.values()))
+    if isinstance(value, list):
+        return all(_all_finite(member) for member in value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _literals(kind: Any) -> list[str]:

@@ -17,6 +17,7 @@ from pipeline.compression import figures, variants
 from pipeline.compression.distill import Recovery, recover
 from pipeline.data import splits
 from pipeline.nets import store
+from pipeline.profiling import agreement
 from pipeline.training import loop
 
 
@@ -50,10 +51,11 @@ def run(
                 variants.hand_on(pruned / name, out / name)
                 rows[name], more[name] = (before, before), {}
                 continue
-            recovery = _recover(name, pruned / name, teacher_outputs, train, validation, cfg)
+            recovery, more[name] = _recover(
+                name, pruned / name, teacher_outputs, train, validation, cfg
+            )
             _save(recovery, pruned / name, out / name)
             rows[name] = before, _measure(out / name, validation)
-            more[name] = _both(recovery)
     figures.write(metrics, rows, more)
     manifest.write(
         out,
@@ -77,7 +79,7 @@ def _recover(
     train: loop.Tensors,
     validation: loop.Tensors,
     cfg: params.Distill,
-) -> Recovery:
+) -> tuple[Recovery, dict[str, Any]]:
     started = time.monotonic()
     with console.track("distill", 2 * cfg.epochs) as advance:
         recovery = recover(
@@ -88,15 +90,16 @@ def _recover(
             cfg,
             lambda epoch: advance(f"{name} validation {epoch.validation_accuracy:.1f} %"),
         )
-    distilled, fine_tuned = (
-        fit.best.validation_accuracy for fit in (recovery.distilled, recovery.fine_tuned)
-    )
+    both = _compare(recovery, validation)
     console.say(
         "distill",
-        f"{name}   validation {distilled:.1f} % (fine-tuning alone: {fine_tuned:.1f} %)   "
-        f"{recovery.winner.replace('_', '-')} kept   {time.monotonic() - started:.0f} s",
+        f"{name}   validation {both['distilled_accuracy']:.1f} % (fine-tuning alone: "
+        f"{both['fine_tuned_accuracy']:.1f} %; {both['difference']:+.2f} "
+        f"[{both['difference_lower']:+.2f}..{both['difference_upper']:+.2f}] point, "
+        f"n={both['n']})   {recovery.winner.replace('_', '-')} kept   "
+        f"{time.monotonic() - started:.0f} s",
     )
-    return recovery
+    return recovery, both
 
 
 def _save(recovery: Recovery, source: Path, destination: Path) -> None:
@@ -111,11 +114,20 @@ def _save(recovery: Recovery, source: Path, destination: Path) -> None:
     )
 
 
-def _both(recovery: Recovery) -> dict[str, Any]:
+def _compare(recovery: Recovery, validation: loop.Tensors) -> dict[str, Any]:
+    """Pair both nets on validation: accuracies in percent, their difference in points."""
+    distilled, fine_tuned = (
+        loop.evaluate(net, validation).outputs
+        for net in (recovery.distilled_net, recovery.fine_tuned_net)
+    )
+    paired = agreement.drop(fine_tuned, distilled, validation.labels.numpy())
     return {
         "distilled_accuracy": recovery.distilled.best.validation_accuracy,
         "fine_tuned_accuracy": recovery.fine_tuned.best.validation_accuracy,
-        "difference": recovery.difference,
+        "difference": paired.value,
+        "difference_lower": paired.lower,
+        "difference_upper": paired.upper,
+        "n": paired.n,
         "winner": recovery.winner,
     }
 

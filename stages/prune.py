@@ -11,8 +11,9 @@ import torch
 
 from pipeline import console, files, manifest, params
 from pipeline.compression import figures, variants
-from pipeline.compression.prune import prune
+from pipeline.compression.prune import Pruned, prune
 from pipeline.data import splits
+from pipeline.errors import ParamsError
 from pipeline.nets import store
 from pipeline.training.loop import Tensors, deterministic
 
@@ -32,27 +33,32 @@ def run(
     reads_train = any(cfg and cfg.criterion == "taylor" for cfg in settings.values())
     train = _tensors(train_npz) if reads_train else None
     validation = _tensors(validation_npz)
-    out.mkdir(parents=True)
-    rows, kept_whole = {}, {}
+    example = torch.zeros(1, *teacher.input_shape)
     with deterministic(seed=0):  # nothing is drawn; for the one thread
         before = figures.measure(teacher.net, teacher.input_shape, validation)
-        for name, cfg in settings.items():
-            if cfg is None:
-                variants.hand_on(trained, out / name)
-                rows[name] = (before, before)
-                continue
-            example = torch.zeros(1, *teacher.input_shape)
-            pruned = prune(teacher.net, example, cfg, train)
-            store.save(
-                out / name,
-                pruned.net,
-                cfg=teacher.cfg,
-                input_shape=teacher.input_shape,
-                num_classes=teacher.num_classes,
-                pruning_history=pruned.history,
-            )
-            after = figures.measure(pruned.net, teacher.input_shape, validation)
-            rows[name], kept_whole[name] = (before, after), pruned.kept_whole
+        made = {n: prune(teacher.net, example, cfg, train) for n, cfg in settings.items() if cfg}
+        rows = {
+            name: (before, figures.measure(made[name].net, teacher.input_shape, validation))
+            if name in made
+            else (before, before)
+            for name in settings
+        }
+    for name, pruned in made.items():
+        _require_smaller(name, settings[name], pruned)
+    out.mkdir(parents=True)
+    for name in settings:
+        if name not in made:
+            variants.hand_on(trained, out / name)
+            continue
+        store.save(
+            out / name,
+            made[name].net,
+            cfg=teacher.cfg,
+            input_shape=teacher.input_shape,
+            num_classes=teacher.num_classes,
+            pruning_history=made[name].history,
+        )
+    kept_whole = {name: pruned.kept_whole for name, pruned in made.items()}
     files.write_atomic(out / KEPT_WHOLE, files.encode_json(kept_whole))
     figures.write(metrics, rows)
     manifest.write(
@@ -66,9 +72,20 @@ def run(
         preprocessing=made_from.preprocessing,
     )
     for name, layers in kept_whole.items():
-        whole = f"kept whole: {len(layers)} of its layers (why: {out.name}/{KEPT_WHOLE})"
+        whole = f"kept whole: {', '.join(layers)} (why: {out}/{KEPT_WHOLE})" if layers else ""
         console.say("prune", f"{name}   {figures.costs(*rows[name])}   {whole}")
     console.terminal.print(figures.table(rows))
+
+
+def _require_smaller(name: str, cfg: params.Prune | None, pruned: Pruned) -> None:
+    """A recipe that asks for less and gets the same net would ship under a wrong name."""
+    assert cfg is not None
+    if cfg.ratio > 0 and not pruned.history:
+        reasons = "; ".join(f"{layer}: {why}" for layer, why in pruned.kept_whole.items())
+        raise ParamsError(
+            f"recipe {name} removes no channel with ratio {cfg.ratio:g} and round_to "
+            f"{cfg.round_to} ({reasons}); change them in params.yaml, or let it skip prune"
+        )
 
 
 def _tensors(path: Path) -> Tensors:

@@ -22,10 +22,20 @@ from pipeline.training import loop
 class Recovery:
     """Both ways to recover, from the same weights with the same settings; accuracies in percent."""
 
-    net: nn.Module
-    winner: Literal["distilled", "fine_tuned"]
+    distilled_net: nn.Module
+    fine_tuned_net: nn.Module
     distilled: loop.Fit
     fine_tuned: loop.Fit
+
+    @property
+    def winner(self) -> Literal["distilled", "fine_tuned"]:
+        """Name what is better on validation; a tie goes to distillation."""
+        return "fine_tuned" if self.difference < 0 else "distilled"
+
+    @property
+    def net(self) -> nn.Module:
+        """Return the winner."""
+        return self.fine_tuned_net if self.winner == "fine_tuned" else self.distilled_net
 
     @property
     def difference(self) -> float:
@@ -103,14 +113,12 @@ def recover(
     cfg: params.Distill,
     on_epoch: Callable[[loop.Epoch], None] | None = None,
 ) -> Recovery:
-    """Distill, fine-tune without the teacher (alpha 0), and keep what is better on validation.
+    """Distill, and fine-tune without the teacher (alpha 0), so that the two can be compared.
 
-    A tie goes to distillation. ``make_student`` gives the same fresh student at every call.
+    ``make_student`` gives the same fresh student at every call.
     """
     student, plain = make_student(), make_student()
     distilled = distill(student, teacher_outputs, train, validation, cfg, on_epoch)
     alone = msgspec.structs.replace(cfg, alpha=0.0)
     fine_tuned = distill(plain, teacher_outputs, train, validation, alone, on_epoch)
-    if fine_tuned.best.validation_accuracy > distilled.best.validation_accuracy:
-        return Recovery(plain, "fine_tuned", distilled, fine_tuned)
-    return Recovery(student, "distilled", distilled, fine_tuned)
+    return Recovery(student, plain, distilled, fine_tuned)

@@ -33,12 +33,12 @@ def measure(net: nn.Module, input_shape: tuple[int, ...], validation: Tensors) -
 
 
 def write(path: Path, rows: Rows, more: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-    """Write DVC metrics: a variant's figures, those ``before``, and ``more`` of the variant."""
+    """Write DVC metrics: a variant's figures, those before as ``*_before``, ``more`` of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     laid_out = {
         name: {
             **asdict(after),
-            **({"before": asdict(before)} if before else {}),
+            **({f"{key}_before": v for key, v in asdict(before).items()} if before else {}),
             **(more or {}).get(name, {}),
         }
         for name, (before, after) in rows.items()

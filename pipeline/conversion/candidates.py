@@ -126,7 +126,7 @@ def check_precisions(
         if precision not in makes:
             raise ConversionError(
                 f"{converter} makes {', '.join(makes)}, got {precision!r}; "
-                "mend targets.T.convert.precisions"
+                "mend convert.precisions of the target"
             )
 
 
@@ -138,7 +138,7 @@ def choose_samples(calibration: NDArray[np.float32], cfg: params.Convert) -> NDA
     """
     if len(calibration) < cfg.num_calibration:
         raise ConversionError(
-            f"targets.T.convert.num_calibration asks for {cfg.num_calibration} samples, the "
+            f"convert.num_calibration of the target asks for {cfg.num_calibration} samples, the "
             f"calibration set has {len(calibration)}; lower it, or raise data.num_calibration"
         )
     return calibration[: cfg.num_calibration]

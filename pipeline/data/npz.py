@@ -67,7 +67,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
                 f"{path} holds an array of Python objects (ragged shapes?); "
                 "give all inputs one shape and a numeric dtype"
             ) from error
-        raise DataError(f"{path} is not a readable .npz: {error}; write it again") from error
+        # numpy's own words for a foreign file advise unpickling it
+        said = "it has another format" if "pickle" in str(error) else str(error)
+        raise DataError(f"{path} is not a readable .npz: {said}; write it again") from error
     for name, array in found.items():
         if not isinstance(array, np.ndarray):  # numpy hands out foreign members as bytes
             raise DataError(f"{path}: {name} is no numpy array; write the file with numpy.savez")

@@ -1,6 +1,8 @@
 """Run a pulled artifact on raw samples: its own preprocessing, its own runtime, its own labels."""
 
 import importlib
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -17,6 +19,15 @@ from pipeline.runtimes.errors import RunnerError
 from pipeline.runtimes.session import Session, decode, encode
 
 NUM_TOP = 3
+UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,  # no such array; of a plain .npy, no such field
+    EOFError,
+    TypeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 # The extra of this distribution that brings each runtime.
 EXTRAS: dict[str, str] = {
     "onnxruntime": "device-onnxruntime",
@@ -36,6 +47,11 @@ def classify(
         samples: npz with ``inputs`` [N, ...] as the preprocessing takes them.
         runtime: another runtime than the one that the artifact was measured with.
     """
+    missing = [
+        n for n in (manifest.FILE_NAME, measurement.FILE_NAME) if not (artifact / n).is_file()
+    ]
+    if missing:
+        raise DeviceError(f"{artifact} has no {', '.join(missing)}; pull the artifact again")
     described = manifest.read(artifact)
     chosen = runtime or measurement.read(artifact / measurement.FILE_NAME).runtime
     model = artifact / _model_name(described)
@@ -72,10 +88,20 @@ def _load(runtime: str, path: Path) -> Session:
 
 def _read(samples: Path) -> NDArray[Any]:
     try:
-        with np.load(samples, allow_pickle=False) as arrays:
-            inputs: NDArray[Any] = arrays["inputs"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DeviceError(f"{samples} is not an npz file with `inputs`: {error}") from error
+        with samples.open("rb") as file:  # numpy leaves its own file open when it fails
+            inputs: NDArray[Any] = np.load(file, allow_pickle=False)["inputs"]
+    except UNREADABLE as error:
+        raise DeviceError(
+            f"{samples} is not an npz file with `inputs` ({type(error).__name__}); "
+            "write it by numpy.savez(path, inputs=inputs)"
+        ) from error
+    if inputs.dtype.kind not in "biuf" or inputs.ndim < 2 or not len(inputs):
+        raise DeviceError(
+            f"{samples}: inputs have dtype {inputs.dtype} and shape {list(inputs.shape)}; "
+            "give real numbers [N, ...] with N of 1 or more"
+        )
+    if not np.isfinite(inputs).all():
+        raise DeviceError(f"{samples}: inputs hold NaN or inf; remove those samples")
     return inputs
 
 

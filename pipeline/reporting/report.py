@@ -13,9 +13,9 @@ from pipeline.reporting.answer import Answer
 
 NOTE = (
     "Accuracy is on the test split, read once; intervals are 95 %; latency is p50, SingleStream, "
-    "batch 1; - and + of accuracy are paired differences on identical inputs.\n"
+    "batch 1; points lost are the accuracy of fp32 minus the artifact's, paired on equal inputs.\n"
 )
-HEADER = ("target", "artifact", "size", "p50", "test accuracy", "against fp32")
+HEADER = ("target", "artifact", "size", "p50", "test accuracy", "latency, fp32 = 1", "points lost")
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,19 +33,17 @@ def ships_table(answers: Sequence[Answer]) -> list[tuple[str, ...]]:
     for answer in answers:
         m = answer.artifact
         if m is None:
-            rows.append((answer.target, "nothing (why: below)", "", "", "", ""))
+            rows.append((answer.target, "nothing (why: below)", "", "", "", "", ""))
             continue
-        against = f"{m.latency_ratio.value:.2f} x latency" if m.latency_ratio else "the reference"
-        if m.drop is not None:
-            against += f", {-m.drop.value:+.2f} pt"
         rows.append(
             (
                 answer.target,
                 words.readable(m.candidate),
                 words.size(m.size_bytes),
-                words.duration(m.latency_ms.p50),
+                words.latency(m),
                 words.quality(m),
-                against,
+                words.ratio(m),
+                words.drop(m),
             )
         )
     return rows
@@ -122,26 +120,62 @@ def _row(answer: Answer, m: Measurement) -> tuple[str, ...]:
     )
 
 
+# The stages in the order of the chain, and headings of their figures; others go by their keys.
+STAGES = ("train", "prune", "distill", "quantize", "export")
+HEADINGS = {
+    "parameters": "parameters",
+    "macs": "MACs",
+    "size_bytes": "bytes",
+    "validation_accuracy": "validation accuracy, %",
+    "distilled_accuracy": "distilled, %",
+    "fine_tuned_accuracy": "fine-tuned alone, %",
+    "max_abs_error": "largest error against PyTorch",
+    "top1_agreement_ratio": "equal classes, ratio",
+    "num_layers": "layers scored",
+    "most_sensitive": "most sensitive layer",
+    "lowest_sqnr_db": "its SQNR, dB",
+    "lowest_top1_agreement": "its equal classes, ratio",
+    "winner": "kept",
+}
+
+
 def _stages(stages: dict[str, dict[str, Any]]) -> str:
-    """Show each stage's figures as they are: one row a variant, one column a figure."""
+    """Show each stage's figures, before -> after: one row a variant, one column a figure."""
     parts = ["## How the variants were made\n"]
-    for stage, variants in stages.items():
-        columns = sorted({key for figures in variants.values() for key in figures})
+    ordered = [name for name in STAGES if name in stages]
+    for stage in [*ordered, *sorted(stages.keys() - set(ordered))]:
+        variants = {name: _merge(figures) for name, figures in stages[stage].items()}
+        known = {key for figures in variants.values() for key in figures}
+        columns = [key for key in HEADINGS if key in known] + sorted(known - HEADINGS.keys())
         rows = [
-            [variant, *(_figure(figures.get(column)) for column in columns)]
-            for variant, figures in variants.items()
+            [name, *(figures.get(c, "") for c in columns)] for name, figures in variants.items()
         ]
-        parts += [f"### {stage}\n", _table(["variant", *columns], rows)]
+        header = ["variant", *(HEADINGS.get(column, column) for column in columns)]
+        parts += [f"### {stage}\n", _table(header, rows)]
     return "\n".join(parts)
 
 
+def _merge(figures: dict[str, Any]) -> dict[str, str]:
+    """Write ``x_before`` and ``x`` as one cell, and a difference with its interval and n."""
+    merged = {
+        key: _change(figures.get(f"{key}_before"), value)
+        for key, value in figures.items()
+        if not key.endswith("_before") and not key.startswith("difference") and key != "n"
+    }
+    if "difference" in figures:
+        merged["distilled - fine-tuned, points [95 %]"] = (
+            f"{figures['difference']:+.2f} [{figures['difference_lower']:+.2f}.."
+            f"{figures['difference_upper']:+.2f}], n={figures['n']}"
+        )
+    return merged
+
+
+def _change(before: Any, after: Any) -> str:
+    old, new = _figure(before), _figure(after)
+    return new if before is None or old == new else f"{old} -> {new}"
+
+
 def _figure(value: Any) -> str:
-    if value is None:
-        return ""
-    return (
-        f"{value:,.4g}"
-        if isinstance(value, float)
-        else f"{value:,}"
-        if isinstance(value, int) and not isinstance(value, bool)
-        else str(value)
-    )
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)

@@ -57,15 +57,29 @@ def ratio(m: Measurement) -> str:
     return "1 x" if r is None else f"{r.value:.2f} x [{r.lower:.2f}..{r.upper:.2f}]"
 
 
+def against_reference(m: Measurement) -> str:
+    """Say how latency compares with fp32's, and when the interval does not settle it."""
+    r = m.latency_ratio
+    if r is None:
+        return "the fp32 reference itself"
+    verdict = "" if r.upper < 1 or r.lower > 1 else ", not shown to differ"
+    return f"{ratio(m)} the latency of fp32{verdict}"
+
+
+def noise(m: Measurement) -> str:
+    """Name what makes a measurement less sure; empty when nothing does."""
+    return f"; measured under noise: {', '.join(m.flags)}" if m.flags else ""
+
+
 def headline(answer: Answer) -> str:
     """Say in one sentence what to ship on the target, or why nothing."""
     m = answer.artifact
     if m is None:
         return f"Nothing ships on {answer.target}: {answer.reason}."
-    against = f", {m.latency_ratio.value:.2f} x the latency of fp32" if m.latency_ratio else ""
+    lost = f", {drop(m)} point lost" if m.drop else ""
     return (
-        f"Ship `{readable(m.candidate)}` on {answer.target}: p50 {duration(m.latency_ms.p50)}"
-        f"{against}, {size(m.size_bytes)}, test accuracy {quality(m)}."
+        f"Ship `{readable(m.candidate)}` on {answer.target}: p50 {latency(m)}, "
+        f"{against_reference(m)}; {size(m.size_bytes)}; test accuracy {quality(m)}{lost}{noise(m)}."
     )
 
 
@@ -125,8 +139,7 @@ def _evidence(answer: Answer) -> str:
     m = answer.artifact
     assert m is not None
     cpu = m.device.get("cpu_model", "unknown processor")
-    flags = f"; flags: {', '.join(m.flags)}" if m.flags else ""
     return (
         f"Evidence: {m.kind} on {cpu}, {m.runtime} {m.runtime_version}, {m.num_threads} thread(s), "
-        f"{m.scenario}, {m.num_samples} samples in {m.num_restarts} restarts{flags}."
+        f"{m.scenario}, {m.num_samples} samples in {m.num_restarts} restarts{noise(m)}."
     )

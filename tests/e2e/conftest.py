@@ -1,5 +1,6 @@
 """A miniature project: the repository's files with a tiny net, built once, copied for each test."""
 
+import fcntl
 import json
 import os
 import re
@@ -43,6 +44,7 @@ class Project:
     """A clone with its own cache; every command runs in it."""
 
     path: Path
+    ran: tuple[str, ...] = ()
 
     def run(self, *command, check=True, timeout=300, **environment):
         done = subprocess.run(
@@ -145,11 +147,22 @@ def tiny_clone(path):
 
 @pytest.fixture(scope="session")
 def built_once(tmp_path_factory):
-    project = tiny_clone(tmp_path_factory.mktemp("built") / "project")
-    project.slipway("check")
-    project.ran = project.repro()
-    project.commit()
-    return project
+    """The project after its first `dvc repro`, shared by all test workers: read it, copy it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    path, ran = root / "built" / "project", root / "built" / "ran.json"
+    with (root / "built.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ran.exists():
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir(parents=True)
+            project = tiny_clone(path)
+            project.slipway("check")
+            stages = project.repro()
+            project.commit()
+            ran.write_text(json.dumps(stages))
+    return Project(path, tuple(json.loads(ran.read_text())))
 
 
 @pytest.fixture

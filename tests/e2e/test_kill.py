@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e")]
+pytestmark = pytest.mark.slow
 # One stage of each kind: shared with heavy libraries, converting, with workers of its own, pure.
 STAGES = (
     "train",

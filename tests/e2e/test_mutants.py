@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mutants")]
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 MUTANTS = yaml.safe_load((ROOT / "tests/mutants.yaml").read_text(encoding="utf-8"))
 NODES = sorted({mutant["test"] for mutant in MUTANTS})

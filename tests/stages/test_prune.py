@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from pipeline import files, manifest, params
-from pipeline.errors import DigestMismatchError
+from pipeline.errors import DigestMismatchError, ParamsError
 from pipeline.nets import count, store
 
 
@@ -37,16 +37,16 @@ def test_a_pruned_variant_is_smaller_also_when_it_is_loaded_again(tiny_project, 
     assert counts.macs < 0.5 * before.macs
     assert stored.net[0].out_channels == stored.net[3].out_channels == 4
     figures = pruned.metrics["pruned"]
-    assert (figures["macs"], figures["before"]["macs"]) == (counts.macs, before.macs)
-    assert figures["size_bytes"] < figures["before"]["size_bytes"]
-    assert figures["before"]["validation_accuracy"] > 85
+    assert (figures["macs"], figures["macs_before"]) == (counts.macs, before.macs)
+    assert figures["size_bytes"] < figures["size_bytes_before"]
+    assert figures["validation_accuracy_before"] > 85
 
 
 def test_a_skipped_variant_is_handed_on_unchanged(tiny_project, trained):
     pruned = tiny_project.run("prune")
     for name in ("weights.safetensors", "net.json"):
         assert (pruned.out / "dense" / name).read_bytes() == (trained / name).read_bytes()
-    assert pruned.metrics["dense"]["macs"] == pruned.metrics["dense"]["before"]["macs"]
+    assert pruned.metrics["dense"]["macs"] == pruned.metrics["dense"]["macs_before"]
 
 
 def test_layers_kept_whole_are_on_record(tiny_project, trained):
@@ -54,6 +54,15 @@ def test_layers_kept_whole_are_on_record(tiny_project, trained):
     found = json.loads((tiny_project.run("prune").out / "kept_whole.json").read_text())
     assert found["pruned"] == {"6": "its outputs are the net's"}
     assert "dense" not in found
+
+
+def test_a_ratio_that_removes_nothing_is_refused_and_nothing_is_written(tiny_project, trained):
+    assert trained.is_dir()
+    cfg = params.Prune(ratio=0.9, round_to=64, criterion="magnitude")
+    p = msgspec.structs.replace(tiny_project.p, prune={"half": cfg})
+    with pytest.raises(ParamsError, match=r"removes no channel with ratio 0\.9 and round_to 64"):
+        tiny_project.run("prune", p)
+    assert not (trained.parent / "pruned").exists()
 
 
 def test_taylor_reads_train_and_says_so(tiny_project, trained):

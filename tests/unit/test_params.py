@@ -87,6 +87,22 @@ REFUSED = {
         ("train:\n", "train:\n  checkpoint: w.safetensors\n"),
         r"train\.checkpoint_digest must pin w\.safetensors; run slipway inputs lock",
     ),
+    "a number that is not finite": (
+        ("    select: {}", "    select: {max_quality_drop: .inf}"),
+        r"max_quality_drop must be a finite number, got inf",
+    ),
+    "a NaN inside a list": (
+        ("factor: 0.0625", "factor: .nan"),
+        r"data\.preprocessing must hold finite",
+    ),
+    "a precision twice": (
+        ("[fp32, int8-dynamic, int8-static]", "[fp32, fp32]"),
+        r"convert\.precisions names one twice, got \['fp32', 'fp32'\]",
+    ),
+    "more calibration samples than there are": (
+        ("num_samples: 64", "num_samples: 6400"),
+        r"quantize\.int8\.num_samples must be at most data\.num_calibration 128, got 6400",
+    ),
     "a key that stands twice": (
         ("model: digits", "model: digits\nmodel: other"),
         r"model stands twice",

@@ -41,9 +41,9 @@ def test_metrics_hold_after_before_and_more(tmp_path):
     figures.write(path, {"first": (None, BIG), "next": (BIG, SMALL)}, {"next": {"winner": "x"}})
     found = json.loads(path.read_text())
     assert found["first"]["macs"] == 12206720
-    assert "before" not in found["first"]
+    assert "macs_before" not in found["first"]
     assert found["next"]["validation_accuracy"] == 98.94
-    assert found["next"]["before"]["validation_accuracy"] == 99.6
+    assert found["next"]["validation_accuracy_before"] == 99.6
     assert found["next"]["winner"] == "x"
 
 

@@ -60,6 +60,9 @@ def test_one_flipped_byte_is_not_run(artifact, tmp_path):
 
 REFUSED = {
     "another array": ({"x": np.zeros(3)}, r"samples\.npz is not an npz file with `inputs`"),
+    "text": ({"inputs": np.array([["a"]])}, r"inputs have dtype <U1"),
+    "no sample": ({"inputs": np.zeros((0, 3))}, r"shape \[0, 3\]; give real numbers"),
+    "NaN": ({"inputs": np.full((1, 3), np.nan)}, r"inputs hold NaN or inf"),
     "another shape": (
         {"inputs": np.zeros((1, 4), np.float32)},
         r"takes shape .*3.*the preprocessed",
@@ -71,6 +74,19 @@ REFUSED = {
 def test_a_wrong_input_is_one_line(artifact, tmp_path, arrays, words):
     with pytest.raises(DeviceError, match=words):
         list(run.classify(artifact, saved(tmp_path, **arrays)))
+
+
+def test_a_truncated_npz_is_one_line(artifact, tmp_path):
+    samples = saved(tmp_path, inputs=np.zeros((9, 3)))
+    samples.write_bytes(samples.read_bytes()[:-40])
+    with pytest.raises(DeviceError, match="is not an npz file with `inputs`"):
+        list(run.classify(artifact, samples))
+
+
+def test_an_artifact_without_its_manifest_is_to_be_pulled_again(artifact, tmp_path):
+    (artifact / "manifest.json").unlink()
+    with pytest.raises(DeviceError, match=r"has no manifest\.json; pull the artifact again"):
+        list(run.classify(artifact, saved(tmp_path, inputs=np.zeros((1, 3)))))
 
 
 def test_an_unknown_runtime_lists_the_known(artifact, tmp_path):

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from pipeline.measurement import Drop, Interval, Latency, Measurement, Quality
@@ -36,11 +37,38 @@ def answer():
     )  # fmt: skip
 
 
-def test_the_headline_says_what_size_latency_and_quality_with_its_interval(answer):
+def test_the_headline_gives_every_number_its_interval(answer):
     assert words.headline(answer) == (
-        "Ship `pruned, int8-static` on box: p50 80 us, 0.31 x the latency of fp32, 97.3 kB, "
-        "test accuracy 97.50 % (+-1.20, n=702)."
+        "Ship `pruned, int8-static` on box: p50 80 us [72 us..88 us], "
+        "0.31 x [0.30..0.33] the latency of fp32; 97.3 kB; "
+        "test accuracy 97.50 % (+-1.20, n=702), +0.40 [-0.30..+1.10] point lost."
     )
+
+
+def test_a_ratio_whose_interval_holds_one_is_not_called_faster():
+    unsure = measured("a-fp32", 0.1, latency_ratio=Interval(0.56, 0.3, 1.04))
+    assert "not shown to differ" in words.against_reference(unsure)
+    sure = measured("a-fp32", 0.1, latency_ratio=Interval(0.56, 0.5, 0.6))
+    assert "not shown" not in words.against_reference(sure)
+
+
+def test_noise_is_in_the_headline_not_in_a_footnote(answer):
+    noisy = msgspec.structs.replace(answer.artifact, flags=("host_busy",))
+    shown = words.headline(msgspec.structs.replace(answer, artifact=noisy))
+    assert "measured under noise: host_busy" in shown
+
+
+def test_figures_of_the_stages_are_before_after_with_units():
+    stages = {
+        "distill": {"p": {"validation_accuracy": 99.6, "validation_accuracy_before": 9.9,
+                          "difference": 0.18, "difference_lower": -0.5, "difference_upper": 0.9,
+                          "n": 544, "winner": "distilled"}},
+        "train": {"teacher": {"macs": 12_206_720}},
+    }  # fmt: skip
+    page = report.markdown(report.Report(model="m", answers=(), stages=stages))
+    assert page.index("### train") < page.index("### distill")
+    assert "| 9.9 -> 99.6 | distilled | +0.18 [-0.50..+0.90], n=544 |" in page
+    assert "| teacher | 12,206,720 |" in page
 
 
 def test_the_explanation_names_next_best_rejections_evidence_and_what_was_not_built(answer):
