@@ -18,7 +18,10 @@ def problems(path: Path, environments: Path) -> list[str]:
     found, lines = params.parse(path)
     if found is None or lines:
         return lines
-    return [*lines, *_pins(found), *_required_tools(found, environments), *_data_and_net(found)]
+    pins = list(_pins(found))
+    # what is not the pinned input is not worth reading
+    code = [] if pins else _data_and_net(found)
+    return [*pins, *_required_tools(found, environments), *code]
 
 
 def _pins(p: params.Params) -> Iterator[str]:
@@ -55,7 +58,7 @@ def _data_and_net(p: params.Params) -> Iterator[str]:
 
 def _try_data_and_net(p: params.Params) -> None:
     from pipeline.data import source, splits
-    from pipeline.nets import factory
+    from pipeline.nets import factory, store
 
     samples = source.read(p.data)
     made = splits.make(samples, p.data)
@@ -63,7 +66,9 @@ def _try_data_and_net(p: params.Params) -> None:
         shape = made["calibration"].tensors().shape[1:]
     except RunnerError as error:
         raise DataError(f"data.preprocessing does not fit the samples: {error}") from error
-    factory.build(p.net, shape, len(samples.label_names))
+    net = factory.build(p.net, shape, len(samples.label_names))
+    if p.train.checkpoint is not None:
+        store.load_checkpoint(Path(p.train.checkpoint), net)
 
 
 def _problem_of(attempt: Callable[[], object]) -> Iterator[str]:

@@ -81,6 +81,7 @@ def doctor(
     project: Project = Path(),
 ) -> None:
     """Show every toolchain: its version, or the command that installs it."""
+    from rich.markup import escape
     from rich.table import Table
 
     from pipeline import params
@@ -95,13 +96,15 @@ def doctor(
     table = Table("tool", "version", "environment", "used by", "to install it", box=None)
     for row in rows:
         used_by = ", ".join(row.used_by) or "no target"
-        table.add_row(row.tool, row.version or "absent", row.environment, used_by, row.remedy or "")
+        remedy = escape(row.remedy or "")  # 'slipway[build]' is no markup
+        table.add_row(row.tool, row.version or "absent", row.environment, used_by, remedy)
     console.terminal.print(table)
 
 
 @app.command()
 def report(project: Project = Path()) -> None:
     """Write models/report/, show what ships; exit 3: nothing can, 2: a required one cannot."""
+    from rich.markup import escape
     from rich.table import Table
 
     from pipeline import params
@@ -112,7 +115,7 @@ def report(project: Project = Path()) -> None:
     reports.write(made, project / "models/report")
     table = Table(*reports.HEADER, box=None, pad_edge=False)
     for row in reports.ships_table(made.answers):
-        table.add_row(*row)
+        table.add_row(*(escape(cell) for cell in row))
     console.terminal.print("\nWhat ships", style="bold")
     console.terminal.print(table)
     _say_next(made)
@@ -160,6 +163,7 @@ def _gather(project: Path, p: "Params") -> "Report":
 
 
 def _answer(project: Path, target: str) -> "Answer":
+    from pipeline import manifest
     from pipeline.registry import lock
     from pipeline.reporting import answer
 
@@ -167,6 +171,10 @@ def _answer(project: Path, target: str) -> "Answer":
     if reason is not None:
         return answer.failed(target, reason)
     models = project / "models"
+    for stage, room in (("select", "selected"), ("certify", "certified"), ("profile", "profiled")):
+        if not (models / room / target / manifest.FILE_NAME).is_file():
+            remedy = f"run dvc checkout, or dvc pull {stage}@{target}"
+            return answer.failed(target, f"models/{room}/{target} is not here; {remedy}")
     return answer.gather(
         target,
         models / "selected" / target,

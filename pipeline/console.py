@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 # The user's terminal, also while `quiet_libraries` sends file descriptors 1 and 2 to the log.
 # Without a terminal (CI, a file) rich would fold tables at 80 columns.
-terminal = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+terminal = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 def run_stage(name: str, stage: Callable[[], None]) -> None:

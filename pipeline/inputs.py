@@ -55,7 +55,9 @@ def _set_beside(text: str, root: Any, section: str, key: str, pin: str, digest: 
     existing = _member(mapping, pin)
     if existing is not None:
         node = existing[1]
-        return text[: node.start_mark.index] + digest + text[node.end_mark.index :]
+        start, end = node.start_mark.index, node.end_mark.index
+        space = " " if start == end else ""  # an empty value begins right behind its colon
+        return text[:start] + space + digest + text[end:]
     name, value = _member(mapping, key)
     if mapping.flow_style:  # {factory: a:b} on one line
         at = value.end_mark.index

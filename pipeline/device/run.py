@@ -34,6 +34,8 @@ EXTRAS: dict[str, str] = {
     "litert": "device-litert",
     "tflite_runtime": "device-tflite",
 }
+SUFFIXES = {"onnxruntime": ".onnx", "litert": ".tflite", "tflite_runtime": ".tflite"}
+assert SUFFIXES.keys() == set(get_args(Runtime))
 assert EXTRAS.keys() == set(get_args(Runtime))
 
 
@@ -75,11 +77,14 @@ def _model_name(described: Manifest) -> str:
 def _load(runtime: str, path: Path) -> Session:
     if runtime not in EXTRAS:
         raise DeviceError(f"runtime {runtime!r} is not known; known: {', '.join(EXTRAS)}")
+    if path.suffix != SUFFIXES[runtime]:
+        readers = ", ".join(name for name, suffix in SUFFIXES.items() if suffix == path.suffix)
+        raise DeviceError(f"{runtime} does not read {path.name}; use --runtime {readers}")
     try:
         adapter = importlib.import_module(f"pipeline.runtimes.{runtime}")
     except ImportError as error:
         raise DeviceError(
-            f"{path} was measured with {runtime}, which is not installed here; "
+            f"{path.name} needs {runtime}, which is not installed here; "
             f"pip install 'slipway[{EXTRAS[runtime]}]', or name another with --runtime"
         ) from error
     session: Session = adapter.load(str(path), num_threads=1)

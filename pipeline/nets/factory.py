@@ -111,6 +111,6 @@ def _users_code(what: str) -> Iterator[None]:
     """Turn whatever the user's code raises into one line; the cause keeps its trace."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
         raise NetError(f"{what} failed: {type(error).__name__}: {reason}; mend it") from error

@@ -158,17 +158,18 @@ def _read_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle can raise nearly anything
-        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+        # torch's own words advise to load it unsafely; they stay in the cause
         raise NetError(
-            f"{path} is not a plain state dict: {first_line}; write it by "
+            f"{path} is not a plain state dict ({type(error).__name__}); write it by "
             "torch.save(net.state_dict(), path), or as .safetensors"
         ) from error
     if not isinstance(weights, Mapping) or not all(
         isinstance(weight, torch.Tensor) for weight in weights.values()
     ):
-        keys = sorted(map(str, weights)) if isinstance(weights, Mapping) else type(weights).__name__
+        keys = sorted(map(str, weights)) if isinstance(weights, Mapping) else []
+        shown = ", ".join(keys[:NUM_NAMES_SHOWN]) or f"a {type(weights).__name__}"
         raise NetError(
-            f"{path} is not a plain state dict: it holds {keys}; write it by "
+            f"{path} is not a plain state dict: it holds {shown}; write it by "
             "torch.save(net.state_dict(), path), or as .safetensors"
         )
     return weights

@@ -50,6 +50,8 @@ class _Gathered(msgspec.Struct):
 def publish(project: Path, store: Store, version: str | None, releases: dict[str, Path]) -> Release:
     """Publish one release and return it; the same content again returns the one that exists.
 
+    What is returned says in ``skipped`` what was left out this time, also when it was no news.
+
     Killed at any moment it leaves the whole release or none, and any number may publish at once.
     An explicit version may give published content a further name.
 
@@ -89,7 +91,7 @@ def publish(project: Path, store: Store, version: str | None, releases: dict[str
     _refuse_other(known, wanted)
     for target, part in gathered.parts.items():
         _put(store, releases[target], part)
-    return _put_document(store, wanted)
+    return msgspec.structs.replace(_put_document(store, wanted), skipped=gathered.skipped)
 
 
 def _gather(project: Path, releases: dict[str, Path]) -> _Gathered:

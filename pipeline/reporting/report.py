@@ -13,7 +13,8 @@ from pipeline.reporting.answer import Answer
 
 NOTE = (
     "Accuracy is on the test split, read once; intervals are 95 %; latency is p50, SingleStream, "
-    "batch 1; points lost are the accuracy of fp32 minus the artifact's, paired on equal inputs.\n"
+    "batch 1; points lost are the accuracy of fp32 minus the artifact's, paired on equal inputs; "
+    "ratios are paired by round, so they need not be the quotient of two p50.\n"
 )
 HEADER = ("target", "artifact", "size", "p50", "test accuracy", "latency, fp32 = 1", "points lost")
 

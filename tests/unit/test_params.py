@@ -153,6 +153,14 @@ def test_inputs_lock_pins_and_repins_and_touches_nothing_else(tmp_path):
     assert path.read_text().replace(pin, "", 1) == before
 
 
+def test_inputs_lock_fills_an_empty_pin(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"one")
+    lines = "train:\n  checkpoint_digest:\n  checkpoint: w.safetensors\n"
+    path = edited(tmp_path, ("train:\n", lines))
+    inputs.lock(path)
+    assert params.load(path).train.checkpoint_digest == files.digest_bytes(b"one")
+
+
 def test_inputs_lock_names_what_is_missing(tmp_path):
     path = edited(tmp_path, ("train:\n", "train:\n  checkpoint: gone.safetensors\n"))
     with pytest.raises(InputsError, match=r"train\.checkpoint: gone\.safetensors is missing"):

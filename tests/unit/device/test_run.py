@@ -96,5 +96,13 @@ def test_an_unknown_runtime_lists_the_known(artifact, tmp_path):
 
 def test_an_absent_runtime_names_its_extra(artifact, tmp_path):
     """tflite-runtime is never in this environment: it needs numpy below 2."""
+    (artifact / "model.onnx").rename(artifact / "model.tflite")
+    labels = manifest.read(artifact).labels
+    manifest.write(artifact, model="m", stage="convert", labels=labels)
     with pytest.raises(DeviceError, match=r"pip install 'slipway\[device-tflite\]'"):
         list(run.classify(artifact, saved(tmp_path, inputs=np.zeros((1, 3))), "tflite_runtime"))
+
+
+def test_a_runtime_that_does_not_read_the_format_is_refused(artifact, tmp_path):
+    with pytest.raises(DeviceError, match=r"litert does not read model\.onnx; use --runtime onnx"):
+        list(run.classify(artifact, saved(tmp_path, inputs=np.zeros((1, 3))), "litert"))

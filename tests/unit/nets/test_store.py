@@ -300,18 +300,18 @@ class Malicious:
 @pytest.mark.parametrize("save", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x))])
 def test_a_malicious_pickle_is_refused_and_never_runs(fresh, tmp_path, save):
     save({"head.bias": Malicious(tmp_path / "owned")}, tmp_path / "c.pt")
-    with pytest.raises(NetError, match="is not a plain state dict: Weights only load failed"):
+    with pytest.raises(NetError, match=r"is not a plain state dict \(UnpicklingError\)"):
         store.load_checkpoint(tmp_path / "c.pt", fresh)
     assert not (tmp_path / "owned").exists()
 
 
 NOT_STATE_DICTS = {
-    "a module": (nn.Linear(1, 1), "is not a plain state dict: Weights only load failed"),
+    "a module": (nn.Linear(1, 1), r"is not a plain state dict \(UnpicklingError\); write"),
     "a training checkpoint": (
         {"epoch": 3, "state_dict": {}},
-        r"it holds \['epoch', 'state_dict'\]; write it by torch.save\(net.state_dict\(\), path\)",
+        r"it holds epoch, state_dict; write it by torch.save\(net.state_dict\(\), path\)",
     ),
-    "a tensor": (torch.zeros(3), "is not a plain state dict: it holds Tensor"),
+    "a tensor": (torch.zeros(3), "is not a plain state dict: it holds a Tensor"),
 }
 
 
@@ -327,6 +327,7 @@ def test_what_is_no_state_dict_is_refused(fresh, tmp_path, saved, message):
 def test_an_unreadable_checkpoint_is_refused(fresh, tmp_path, name, content):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(NetError, match=r"is not a (plain state dict|safetensors file): .+; ") as e:
+    with pytest.raises(NetError, match=r"is not a (plain state dict|safetensors file).+; ") as e:
         store.load_checkpoint(tmp_path / name, fresh)
     assert "\n" not in str(e.value)
+    assert "weights_only" not in str(e.value)
