@@ -11,15 +11,10 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-# One stage of each kind: shared with heavy libraries, converting, with workers of its own, pure.
-STAGES = (
-    "train",
-    "distill",
-    "export",
-    "convert@x86-litert",
-    "profile@x86-litert",
-    "register@x86-litert",
-)
+SHARED = ("toolchain", "prepare", "train", "prune", "distill", "quantize", "export")
+PER_TARGET = ("convert", "profile", "select", "certify", "register")
+STAGES = (*SHARED, *(f"{stage}@x86-litert" for stage in PER_TARGET))
+BRIEF = {"toolchain", "select", "register"}  # over within half a second
 VICTIMS = ("dvc", "stage", "both")
 CASES = [(stage, VICTIMS[index % 3]) for index, stage in enumerate(STAGES)]
 
@@ -65,7 +60,7 @@ def test_a_kill_leaves_no_process_and_the_next_repro_ends_right(built, stage, vi
         ]
 
     (pid, *_) = wait_for(running, f"{stage} starting")
-    time.sleep(1.0 if name != "register" else 0.05)
+    time.sleep(0.05 if name in BRIEF else 0.8)
     for victim_pid in {"dvc": [dvc.pid], "stage": [pid], "both": [dvc.pid, pid]}[victim]:
         kill(victim_pid)
     dvc.wait(timeout=120)

@@ -1,5 +1,6 @@
 import copy
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch_pruning import DependencyGraph
 from pipeline import params
 from pipeline.compression.prune import prune
 from pipeline.errors import NetError, ParamsError
+from pipeline.nets import factory
 from pipeline.nets.count import count
 from pipeline.training.loop import Tensors
 
@@ -194,3 +196,12 @@ def test_depthwise_convolutions_follow_their_neighbours():
     assert [pruned.net[i].out_channels for i in range(3)] == [8, 8, 12]
     assert pruned.net[1].groups == 8
     assert pruned.net(torch.zeros(2, *SHAPE)).shape == (2, 3)
+
+
+def test_the_default_recipe_removes_at_least_30_percent_of_the_macs():
+    p = params.load(Path(__file__).parents[3] / "params.yaml")
+    torch.manual_seed(0)
+    net = factory.build(p.net, (1, 32, 32), 10)
+    settings = p.prune[p.recipes["pruned"].prune]
+    smaller = prune(net, torch.zeros(1, 1, 32, 32), settings).net
+    assert count(smaller, (1, 32, 32)).macs <= 0.7 * count(net, (1, 32, 32)).macs
