@@ -7,6 +7,10 @@ from pipeline.params import Precision
 from pipeline.reporting.answer import Answer
 
 
+# The flags that make a number less sure; others (``batched``) only say how it was taken.
+NOISE = ("host_busy", "not_steady", "throttled")
+
+
 def readable(candidate: str) -> str:
     """Turn ``pruned-int8-static`` into ``pruned, int8-static``."""
     for precision in get_args(Precision):
@@ -68,7 +72,8 @@ def against_reference(m: Measurement) -> str:
 
 def noise(m: Measurement) -> str:
     """Name what makes a measurement less sure; empty when nothing does."""
-    return f"; measured under noise: {', '.join(m.flags)}" if m.flags else ""
+    found = [flag for flag in m.flags if flag in NOISE]
+    return f"; measured under noise: {', '.join(found)}" if found else ""
 
 
 def headline(answer: Answer) -> str:

@@ -53,9 +53,9 @@ def test_a_ratio_whose_interval_holds_one_is_not_called_faster():
 
 
 def test_noise_is_in_the_headline_not_in_a_footnote(answer):
-    noisy = msgspec.structs.replace(answer.artifact, flags=("host_busy",))
+    noisy = msgspec.structs.replace(answer.artifact, flags=("batched", "host_busy"))
     shown = words.headline(msgspec.structs.replace(answer, artifact=noisy))
-    assert "measured under noise: host_busy" in shown
+    assert "measured under noise: host_busy." in shown
 
 
 def test_figures_of_the_stages_are_before_after_with_units():
