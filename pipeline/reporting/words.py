@@ -6,7 +6,6 @@ from pipeline.measurement import Measurement
 from pipeline.params import Precision
 from pipeline.reporting.answer import Answer
 
-
 # The flags that make a number less sure; others (``batched``) only say how it was taken.
 NOISE = ("host_busy", "not_steady", "throttled")
 
