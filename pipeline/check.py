@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline import files, params
-from pipeline.errors import DataError, PipelineError
+from pipeline.errors import DataError, DependencyError, PipelineError
 from pipeline.runtimes.errors import RunnerError
 from pipeline.targets import tools
 
@@ -57,8 +57,11 @@ def _data_and_net(p: params.Params) -> Iterator[str]:
 
 
 def _try_data_and_net(p: params.Params) -> None:
-    from pipeline.data import source, splits
-    from pipeline.nets import factory, store
+    try:
+        from pipeline.data import source, splits
+        from pipeline.nets import factory, store
+    except ImportError as error:
+        raise DependencyError(str(error.name), "build") from error
 
     samples = source.read(p.data)
     made = splits.make(samples, p.data)

@@ -102,6 +102,21 @@ def test_debug_shows_the_trace_that_is_hidden_otherwise(tmp_path):
     assert "Traceback" in slipway("--debug", "explain", "t", cwd=tmp_path).stderr
 
 
+@pytest.mark.tflite
+def test_an_absent_extra_is_one_line_that_names_it(project):
+    """The environment of tflite-runtime is one without torch."""
+    python = ROOT / ".venvs/device-tflite/bin/python"
+    if not python.exists():
+        pytest.skip("the device-tflite environment is not made: make setup")
+    done = subprocess.run(
+        [python, "-m", "pipeline.cli", "check"], cwd=project, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.endswith("is not installed; pip install 'slipway[build]'\n")
+    assert done.stderr.count("\n") == 1
+
+
 def test_doctor_names_a_version_or_the_command_that_installs_it(project):
     done = slipway("doctor", cwd=project)
     assert done.returncode == 0
