@@ -205,6 +205,8 @@ def test_a_precision_of_another_converter_is_refused(converter, variant, samples
 
 @pytest.mark.parametrize("converter", params.PRECISIONS)
 def test_too_few_calibration_samples_are_refused(converter, variant, samples, tmp_path):
-    with pytest.raises(ConversionError, match=r"num_calibration asks for 32 samples, .* has 31; "):
+    with pytest.raises(
+        ConversionError, match=r"num_calibration of the target asks for 32 samples, .* has 31; "
+    ):
         convert(converter, variant, samples[:31], tmp_path)
     assert not list(tmp_path.iterdir())
