@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline.errors import PipelineError
 
@@ -79,6 +78,9 @@ def say(stage: str, text: str) -> None:
 @contextmanager
 def track(stage: str, total: int) -> Iterator[Callable[[str], None]]:
     """Show a bar, on a terminal only; call what is yielded once a step, with a short note."""
+    # here, not above: `slipway --help` shows no bar and should not wait for one
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (
         TextColumn(f"{stage:<11}"),
         BarColumn(bar_width=24),
