@@ -1,8 +1,5 @@
 """Preprocessing: known values, torch as the oracle of resize, and each refusal."""
 
-import ast
-from pathlib import Path
-
 import msgspec
 import numpy as np
 import pytest
@@ -11,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import params, preprocessing
-from pipeline.runtimes import errors
 from pipeline.runtimes.errors import RunnerError
 
 RESIZE_TOLERANCE = 2e-6  # float32 sums of up to 4 products of values in 0..1, in another order
@@ -142,11 +138,6 @@ REFUSED = {
 def test_refusals(step, message):
     with pytest.raises(RunnerError, match=message):
         preprocessing.apply([step], np.zeros((1, 2)))
-
-
-@pytest.mark.parametrize("module", [preprocessing, errors])
-def test_boards_with_python_3_8_can_read_it(module):
-    ast.parse(Path(module.__file__).read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
 def test_every_step_of_params_is_known():
