@@ -13,6 +13,8 @@ from pipeline import console
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pipeline.params import Params
     from pipeline.registry.store import DirectoryStore
     from pipeline.reporting.answer import Answer
@@ -157,30 +159,33 @@ def _gather(project: Path, p: "Params") -> "Report":
     metrics = sorted((project / "models/metrics").glob("*.json"))
     return Report(
         model=p.model,
-        answers=tuple(_answer(project, name) for name in p.targets),
+        answers=tuple(_answers(project, list(p.targets))),
         stages={path.stem: json.loads(path.read_text(encoding="utf-8")) for path in metrics},
     )
 
 
-def _answer(project: Path, target: str) -> "Answer":
-    from pipeline import manifest
+def _answers(project: Path, targets: list[str]) -> "Iterator[Answer]":
     from pipeline.registry import lock
     from pipeline.reporting import answer
 
-    reason = lock.stale(target, project)
-    if reason is not None:
-        return answer.failed(target, reason)
-    models = project / "models"
+    for target, reason in lock.stale_targets(targets, project).items():
+        absent = reason or _absent_outs(project, target)
+        if absent is not None:
+            yield answer.failed(target, absent)
+            continue
+        rooms = (project / "models" / r / target for r in ("selected", "certified", "profiled"))
+        yield answer.gather(target, *rooms)
+
+
+def _absent_outs(project: Path, target: str) -> str | None:
+    """Say which outs the answer needs and are not on disk, as after ``dvc pull register``."""
+    from pipeline import manifest
+
     for stage, room in (("select", "selected"), ("certify", "certified"), ("profile", "profiled")):
-        if not (models / room / target / manifest.FILE_NAME).is_file():
+        if not (project / "models" / room / target / manifest.FILE_NAME).is_file():
             remedy = f"run dvc checkout, or dvc pull {stage}@{target}"
-            return answer.failed(target, f"models/{room}/{target} is not here; {remedy}")
-    return answer.gather(
-        target,
-        models / "selected" / target,
-        models / "certified" / target,
-        models / "profiled" / target,
-    )
+            return f"models/{room}/{target} is not here; {remedy}"
+    return None
 
 
 @app.command()
@@ -191,7 +196,8 @@ def explain(target: str, project: Project = Path()) -> None:
 
     p = params.load(project / params.FILE_NAME)
     _known_target(target, list(p.targets))
-    headline, *reasons = words.explain(_answer(project, target))
+    (answer,) = _answers(project, [target])
+    headline, *reasons = words.explain(answer)
     console.terminal.print(headline, markup=False)
     for reason in reasons:
         console.terminal.print(f"  {reason}", markup=False)

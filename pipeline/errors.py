@@ -12,7 +12,6 @@
       TrainingError                   training cannot go on: the loss is not finite
       ConversionError                 toolchain refused; carries stage, target, operator
       ParityError                     outputs differ more than the tolerance: both numbers
-      BudgetError                     a gate failed: metric, measured, allowed, unit
       DataError                       the user's data: file, row, what is wrong
       RegistryError                   publication or resolution failed
       DeviceError                     the device side: which step, what was kept
@@ -64,10 +63,6 @@ class ConversionError(PipelineError):
 
 class ParityError(PipelineError):
     """Outputs differ more than the tolerance."""
-
-
-class BudgetError(PipelineError):
-    """A gate failed."""
 
 
 class DataError(PipelineError):

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pipeline import console, manifest, params
 from pipeline.compression import figures, variants
 from pipeline.compression.distill import Recovery, recover
-from pipeline.data import splits
 from pipeline.nets import store
 from pipeline.profiling import agreement
 from pipeline.training import loop
@@ -32,7 +31,7 @@ def run(
 ) -> None:
     made_from, _ = manifest.verify(pruned), manifest.verify(trained)
     settings = variants.settings_of(p, "distill")
-    train, validation = _tensors(train_npz), _tensors(validation_npz)
+    train, validation = loop.Tensors.read(train_npz), loop.Tensors.read(validation_npz)
     out.mkdir(parents=True)
     rows: dict[str, tuple[figures.Figures, figures.Figures]] = {}
     more: dict[str, dict[str, Any]] = {}
@@ -135,11 +134,6 @@ def _compare(recovery: Recovery, validation: loop.Tensors) -> dict[str, Any]:
 def _measure(directory: Path, validation: loop.Tensors) -> figures.Figures:
     stored = store.load(directory)
     return figures.measure(stored.net, stored.input_shape, validation)
-
-
-def _tensors(path: Path) -> loop.Tensors:
-    split = splits.read(path)
-    return loop.Tensors.of(split.tensors(), split.labels)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import torch
 from pipeline import console, files, manifest, params
 from pipeline.compression import figures, variants
 from pipeline.compression.prune import Pruned, prune
-from pipeline.data import splits
 from pipeline.errors import ParamsError
 from pipeline.nets import store
 from pipeline.training.loop import Tensors, deterministic
@@ -31,8 +30,8 @@ def run(
     made_from = manifest.verify(trained)
     teacher, settings = store.load(trained), variants.settings_of(p, "prune")
     reads_train = any(cfg and cfg.criterion == "taylor" for cfg in settings.values())
-    train = _tensors(train_npz) if reads_train else None
-    validation = _tensors(validation_npz)
+    train = Tensors.read(train_npz) if reads_train else None
+    validation = Tensors.read(validation_npz)
     example = torch.zeros(1, *teacher.input_shape)
     with deterministic(seed=0):  # nothing is drawn; for the one thread
         before = figures.measure(teacher.net, teacher.input_shape, validation)
@@ -86,11 +85,6 @@ def _require_smaller(name: str, cfg: params.Prune | None, pruned: Pruned) -> Non
             f"recipe {name} removes no channel with ratio {cfg.ratio:g} and round_to "
             f"{cfg.round_to} ({reasons}); change them in params.yaml, or let it skip prune"
         )
-
-
-def _tensors(path: Path) -> Tensors:
-    split = splits.read(path)
-    return Tensors.of(split.tensors(), split.labels)
 
 
 if __name__ == "__main__":

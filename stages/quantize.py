@@ -12,7 +12,6 @@ from typing import Any
 from pipeline import console, files, manifest, params
 from pipeline.compression import figures, variants
 from pipeline.compression.quantize import LayerSensitivity, sensitivity
-from pipeline.data import splits
 from pipeline.nets import store
 from pipeline.training.loop import Tensors, deterministic
 
@@ -30,7 +29,7 @@ def run(
 ) -> None:
     made_from = manifest.verify(distilled)
     settings = variants.settings_of(p, "quantize")
-    calibration, validation = _tensors(calibration_npz), _tensors(validation_npz)
+    calibration, validation = Tensors.read(calibration_npz), Tensors.read(validation_npz)
     out.mkdir(parents=True)
     rows: dict[str, tuple[None, figures.Figures]] = {}
     more: dict[str, dict[str, Any]] = {}
@@ -73,11 +72,6 @@ def _said(scores: tuple[LayerSensitivity, ...]) -> str:
         for score in scores[:NUM_SAID]
     )
     return f"{len(scores)} layers scored   most sensitive: {worst}"
-
-
-def _tensors(path: Path) -> Tensors:
-    split = splits.read(path)
-    return Tensors.of(split.tensors(), split.labels)
 
 
 if __name__ == "__main__":

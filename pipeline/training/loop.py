@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline import params
+from pipeline.data import splits
 from pipeline.errors import TrainingError
 from pipeline.training.schedule import learning_rate_factor
 
@@ -39,6 +41,12 @@ class Tensors:
     def of(cls, inputs: NDArray[np.float32], labels: NDArray[np.int64]) -> "Tensors":
         """Copy arrays of the same length into tensors."""
         return cls(torch.tensor(inputs), torch.tensor(labels))
+
+    @classmethod
+    def read(cls, path: Path) -> "Tensors":
+        """Read one split's file and preprocess it."""
+        split = splits.read(path)
+        return cls.of(split.tensors(), split.labels)
 
 
 @dataclass(frozen=True)
