@@ -26,14 +26,12 @@ def problems(path: Path, environments: Path) -> list[str]:
 
 def _pins(p: params.Params) -> Iterator[str]:
     """Compare every input from outside with its pinned digest."""
+    checkpoint = p.train.checkpoint if p.train else None
+    checkpoint_digest = p.train.checkpoint_digest if p.train else None
     for role, source, digest, key in (
         ("data.path", p.data.path, p.data.digest, "data.digest"),
-        (
-            "train.checkpoint",
-            p.train.checkpoint,
-            p.train.checkpoint_digest,
-            "train.checkpoint_digest",
-        ),
+        ("net.onnx", p.net.onnx, p.net.onnx_digest, "net.onnx_digest"),
+        ("train.checkpoint", checkpoint, checkpoint_digest, "train.checkpoint_digest"),
     ):
         if source is not None:
             yield from _problem_of(partial(files.check_pin, Path(source), digest, role, key))
@@ -70,7 +68,7 @@ def _try_data_and_net(p: params.Params) -> None:
     except RunnerError as error:
         raise DataError(f"data.preprocessing does not fit the samples: {error}") from error
     net = factory.build(p.net, shape, len(samples.label_names))
-    if p.train.checkpoint is not None:
+    if p.train is not None and p.train.checkpoint is not None:
         store.load_checkpoint(Path(p.train.checkpoint), net)
 
 

@@ -168,6 +168,19 @@ def verify(directory: Path) -> Manifest:
     return manifest
 
 
+def model_file(manifest: Manifest, where: str) -> str:
+    """Return the name of the one file that the runtime loads: ``model.*``, but not ``model.bin``.
+
+    A ``.bin`` holds weights beside it, as OpenVINO's does.
+    """
+    found = [n for n in manifest.files if n.startswith("model.") and not n.endswith(".bin")]
+    if len(found) != 1:
+        raise ManifestError(
+            f"{where} must hold one file model.*, holds {sorted(manifest.files)}; convert it again"
+        )
+    return found[0]
+
+
 def decode_document(content: bytes, kind: type[T], version: int, where: str) -> T:
     """Decode a versioned JSON document, with one clear line for each way it can be wrong."""
     try:

@@ -67,6 +67,19 @@ class Agreement(msgspec.Struct, frozen=True):
     top1_agreement: float | None
 
 
+class Placement(msgspec.Struct, frozen=True):
+    """Where a compiler put the operators: on the accelerator, or ``fallback`` on the CPU."""
+
+    num_accelerated: int
+    num_fallback: int
+    fallback_operators: tuple[str, ...] = ()
+
+    @property
+    def accelerated_ratio(self) -> float:
+        """The share of operators on the accelerator, 0..1."""
+        return self.num_accelerated / max(1, self.num_accelerated + self.num_fallback)
+
+
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate on one target. ``artifact`` is the digest of the candidate's manifest."""
 
@@ -99,6 +112,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     quality: Quality | None = None
     drop: Drop | None = None
     agreement: Agreement | None = None
+    placement: Placement | None = None
+    num_cycles: int | None = None
     host: dict[str, Any] = {}
     flags: tuple[str, ...] = ()
 

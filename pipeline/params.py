@@ -5,7 +5,6 @@ one of the settings in that step's section, so that DVC sees which step a change
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +12,10 @@ import msgspec
 from msgspec import Meta
 
 from pipeline import strict_yaml
+from pipeline.compatibility import Converter, Environment, Evidence, Precision, Runtime
 from pipeline.errors import ParamsError
+
+__all__ = ["Converter", "Environment", "Evidence", "Precision", "Runtime"]
 
 FILE_NAME = "params.yaml"
 SKIP = "skip"
@@ -22,26 +24,6 @@ STEPS = ("prune", "factorize", "distill", "quantize")
 TARGET_ID = re.compile(r"[a-z0-9][a-z0-9-]*")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 DIGEST = r"^sha256:[0-9a-f]{64}$"
-
-Converter = Literal["to_onnxruntime", "to_litert"]
-Runtime = Literal["onnxruntime", "litert", "tflite_runtime"]
-Precision = Literal["fp32", "fp16-weights", "int8-dynamic", "int8-static"]
-Evidence = Literal["measured", "emulated", "estimated", "built"]
-
-# The closed tables of what goes with what.
-PRECISIONS: dict[Converter, tuple[Precision, ...]] = {
-    "to_onnxruntime": ("fp32", "int8-dynamic", "int8-static"),
-    "to_litert": ("fp32", "fp16-weights", "int8-dynamic", "int8-static"),
-}
-RUNTIMES: dict[Converter, tuple[Runtime, ...]] = {
-    "to_onnxruntime": ("onnxruntime",),
-    "to_litert": ("litert", "tflite_runtime"),
-}
-ENVIRONMENTS: dict[Runtime, tuple[str, ...]] = {
-    "onnxruntime": ("build",),
-    "litert": ("build",),
-    "tflite_runtime": ("device-tflite",),
-}
 
 Positive = Annotated[int, Meta(ge=1)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
@@ -82,36 +64,80 @@ class ChannelsFirst(_Section, frozen=True, kw_only=True, tag="channels_first", t
     """Turn height, width, channel into channel, height, width."""
 
 
-Step = Scale | Normalize | Resize | AddChannel | ChannelsFirst
+class Mfcc(_Section, frozen=True, kw_only=True, tag="mfcc", tag_field="step"):
+    """Turn a waveform [time] into mel-frequency cepstral coefficients [frame, coefficient].
+
+    As Kaldi computes them (kaldi-native-fbank), without dither, so that equal samples give equal
+    coefficients.
+    """
+
+    sample_rate_hz: Positive
+    num_coefficients: Positive
+    num_mel_bins: Positive
+    frame_length_ms: PositiveFloat
+    frame_shift_ms: PositiveFloat
+
+
+Step = Scale | Normalize | Resize | AddChannel | ChannelsFirst | Mfcc
 
 
 class Data(_Section, frozen=True, kw_only=True):
-    """Where samples come from and how they are split by ratio; test is what is left."""
+    """Where samples come from and how they are split: by ratio or by speaker; test is what is left.
 
-    source: Literal["digits", "npz"]
+    ``preprocessing`` is one list of steps, or one for each input of a net that has several.
+    """
+
+    source: Literal["digits", "npz", "fsdd", "image_folder"]
     path: str | None = None
+    url: str | None = None
     digest: Digest | None = None
     labels: tuple[str, ...] = ()
     seed: Seed
-    train_ratio: Annotated[float, Meta(gt=0, lt=1)]
-    validation_ratio: Annotated[float, Meta(gt=0, lt=1)]
+    train_ratio: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    validation_ratio: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    test_speakers: tuple[str, ...] = ()
+    validation_speakers: tuple[str, ...] = ()
     num_calibration: Positive
-    preprocessing: tuple[Step, ...] = ()
+    preprocessing: tuple[Step, ...] | dict[str, tuple[Step, ...]] = ()
+
+
+FUNCTION = r"^[\w.]+:\w+$"
 
 
 class Task(_Section, frozen=True, kw_only=True):
-    """What the net is for and by what it is judged."""
+    """What the net is for and by what it is judged.
 
-    kind: Literal["classification"]
-    metric: Literal["accuracy"]
+    ``metric`` is the kind's own (`METRICS`) or the user's ``module:function``, called as
+    ``function(outputs, labels) -> float`` with arrays [N, ...]; ``direction`` and ``unit`` are of
+    the user's metric. Kind ``agreement`` needs no labels: quality is agreement with the fp32 model.
+    """
+
+    kind: Literal["classification", "regression", "anomaly", "agreement"]
+    metric: str
+    metric_digest: Digest | None = None
+    direction: Literal["higher", "lower"] | None = None
+    unit: str | None = None
+
+
+METRICS = {
+    "classification": "accuracy",
+    "regression": "mae",
+    "anomaly": "auc",
+    "agreement": "top1",
+}
 
 
 class Net(_Section, frozen=True, kw_only=True):
-    """A built-in net by name, or the user's own ``factory: package.module:function``."""
+    """A built-in net by name, the user's own ``factory: package.module:function``, or an ONNX file.
 
-    name: Literal["resnet8"] | None = None
-    factory: Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")] | None = None
+    An ``onnx`` file is trained already: it enters the chain where ``export`` leaves it.
+    """
+
+    name: Literal["resnet8", "dscnn", "mobilenet_v1", "autoencoder", "vit_tiny"] | None = None
+    factory: Annotated[str, Meta(pattern=FUNCTION)] | None = None
     factory_digest: Digest | None = None
+    onnx: str | None = None
+    onnx_digest: Digest | None = None
     args: dict[str, Any] = {}
 
 
@@ -153,11 +179,20 @@ class Distill(Training, frozen=True, kw_only=True):
     alpha: Annotated[float, Meta(ge=0, le=1)]
 
 
+class Qat(Training, frozen=True, kw_only=True):
+    """Quantization-aware training with the distillation loss of `Distill`."""
+
+    seed: Seed
+    temperature: PositiveFloat
+    alpha: Annotated[float, Meta(ge=0, le=1)]
+
+
 class Quantize(_Section, frozen=True, kw_only=True):
-    """What the sensitivity of a layer is measured with."""
+    """What the sensitivity of a layer is measured with; ``qat`` also trains at low precision."""
 
     bits: Annotated[int, Meta(ge=2, le=8)]
     num_samples: Positive
+    qat: Qat | None = None
 
 
 class Export(_Section, frozen=True, kw_only=True):
@@ -176,12 +211,29 @@ class Recipe(_Section, frozen=True, kw_only=True):
     quantize: str
 
 
+class Vela(_Section, frozen=True, kw_only=True):
+    """What Vela compiles for; none of it has a default, since a wrong one is off by 3.5x."""
+
+    accelerator_config: Annotated[str, Meta(pattern=r"^ethos-u(55|65|85)-\d+$")]
+    system_config: str
+    memory_mode: str
+
+
+class TensorRT(_Section, frozen=True, kw_only=True):
+    """The GPU that an engine is for; ``version`` is the TensorRT of a device's own build."""
+
+    compute_capability: Annotated[str, Meta(pattern=r"^\d+\.\d$")]
+    version: str | None = None
+
+
 class Convert(_Section, frozen=True, kw_only=True):
     """Which precisions a converter tries. ``activation_dtype`` None takes the converter's own."""
 
     precisions: tuple[Precision, ...]
     activation_dtype: Literal["uint8", "int8"] | None = None
     num_calibration: Positive = 128
+    vela: Vela | None = None
+    tensorrt: TensorRT | None = None
 
 
 class Profile(_Section, frozen=True, kw_only=True):
@@ -189,7 +241,7 @@ class Profile(_Section, frozen=True, kw_only=True):
 
     preset: Literal["quick"] = "quick"
     num_threads: Positive = 1
-    environment: Literal["build", "device-tflite"] = "build"
+    environment: Environment = "build"
 
 
 class Select(_Section, frozen=True, kw_only=True):
@@ -197,6 +249,7 @@ class Select(_Section, frozen=True, kw_only=True):
 
     ``max_quality_drop`` is in the metric's unit (points for accuracy) and judged by the upper bound
     of the paired 95 % interval. ``accept`` is the weakest evidence that may ship.
+    ``min_accelerated_ratio`` is of operators and judged where the compiler tells their placement.
     """
 
     objective: Literal["latency", "size"] = "latency"
@@ -204,6 +257,8 @@ class Select(_Section, frozen=True, kw_only=True):
     max_quality_drop: Annotated[float, Meta(ge=0)] = 2.0
     max_latency_ms: PositiveFloat | None = None
     max_size_bytes: Positive | None = None
+    max_memory_bytes: Positive | None = None
+    min_accelerated_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
 
 
 class Target(_Section, frozen=True, kw_only=True):
@@ -224,10 +279,10 @@ class Params(_Section, frozen=True, kw_only=True):
     data: Data
     task: Task
     net: Net
-    train: Train
-    prune: dict[str, Prune]
-    distill: dict[str, Distill]
-    quantize: dict[str, Quantize]
+    train: Train | None = None  # absent with net.onnx, and only then
+    prune: dict[str, Prune] = {}
+    distill: dict[str, Distill] = {}
+    quantize: dict[str, Quantize] = {}
     export: Export
     recipes: dict[str, Recipe]
     targets: dict[str, Target]
@@ -252,105 +307,9 @@ def parse(path: Path) -> tuple[Params | None, list[str]]:
     if problems:
         return None, problems
     params = msgspec.convert(document.value, Params)
-    rules = (_names, _splits, _sources, _recipes, _references, _targets)
-    return params, [document.locate(*found) for rule in rules for found in rule(params)]
+    from pipeline import rules  # which reads the structs of this module
 
-
-# A rule says what one field says of another: each problem as (key, what).
-Problems = Iterator[tuple[tuple[str, ...], str]]
-
-
-def _names(params: Params) -> Problems:
-    if not NAME.fullmatch(params.model):
-        yield ("model",), f"model must match {NAME.pattern}, got {params.model!r}"
-    for section in ("prune", "distill", "quantize", "recipes"):
-        for name in getattr(params, section):
-            if name == SKIP or not NAME.fullmatch(name):
-                rule = f"must match {NAME.pattern} and not be {SKIP}, got {name!r}"
-                yield (section, name), f"{section}: a name {rule}"
-    if not params.targets:
-        yield ("targets",), "targets must name at least one target, got none"
-    for name in params.targets:
-        if not TARGET_ID.fullmatch(name):
-            yield ("targets", name), f"targets: an id must match {TARGET_ID.pattern}, got {name!r}"
-
-
-def _splits(params: Params) -> Problems:
-    total = params.data.train_ratio + params.data.validation_ratio
-    if total >= 1:
-        what = "data.train_ratio + data.validation_ratio must be below 1 to leave a test split"
-        yield ("data", "validation_ratio"), f"{what}, got {total:g}"
-
-
-def _sources(params: Params) -> Problems:
-    data, net, train = params.data, params.net, params.train
-    if (data.source == "npz") != (data.path is not None):
-        what = "data.path goes with data.source npz and only with it"
-        yield ("data", "path"), f"{what}, got {data.source} and {data.path!r}"
-    if (net.name is None) == (net.factory is None):
-        yield ("net",), f"net needs one of name and factory, got {net.name!r} and {net.factory!r}"
-    for section, key, source, digest in (
-        ("data", "digest", data.path, data.digest),
-        ("train", "checkpoint_digest", train.checkpoint, train.checkpoint_digest),
-        ("net", "factory_digest", net.factory, net.factory_digest),
-    ):
-        if source is not None and digest is None:
-            yield (section, key), f"{section}.{key} must pin {source}; run slipway inputs lock"
-
-
-def _recipes(params: Params) -> Problems:
-    for name, settings in params.quantize.items():
-        if settings.num_samples > params.data.num_calibration:
-            what = f"must be at most data.num_calibration {params.data.num_calibration}"
-            key = ("quantize", name, "num_samples")
-            yield key, f"{'.'.join(key)} {what}, got {settings.num_samples}"
-    for name, recipe in params.recipes.items():
-        for step in STEPS:
-            chosen, known = getattr(recipe, step), getattr(params, step, {})
-            if chosen != SKIP and chosen not in known:
-                allowed = ", ".join([SKIP, *known])
-                key = ("recipes", name, step)
-                yield key, f"{'.'.join(key)} must be one of {allowed}, got {chosen!r}"
-
-
-def _references(params: Params) -> Problems:
-    found = reference_recipes(params)
-    if len(found) != 1:
-        what = "recipes needs exactly one that skips prune and distill, as the reference"
-        yield ("recipes",), f"{what}, got {', '.join(found) or 'none'}"
-
-
-def _targets(params: Params) -> Problems:
-    for name, target in params.targets.items():
-        at = ("targets", name)
-        where = ".".join(at)
-        makes = PRECISIONS[target.converter]
-        for precision in target.convert.precisions:
-            if precision not in makes:
-                what = f"{target.converter} makes {', '.join(makes)}, got {precision}"
-                yield (*at, "convert", "precisions"), f"{where}.convert.precisions: {what}"
-        if len(set(target.convert.precisions)) < len(target.convert.precisions):
-            what = f"names one twice, got {list(target.convert.precisions)}"
-            yield (*at, "convert", "precisions"), f"{where}.convert.precisions {what}"
-        if target.convert.num_calibration > params.data.num_calibration:
-            what = f"must be at most data.num_calibration {params.data.num_calibration}"
-            got = f"got {target.convert.num_calibration}"
-            yield (*at, "convert"), f"{where}.convert.num_calibration {what}, {got}"
-        if "fp32" not in target.convert.precisions:
-            what = f"must hold fp32, the reference, got {list(target.convert.precisions)}"
-            yield (*at, "convert", "precisions"), f"{where}.convert.precisions {what}"
-        if target.runtime not in RUNTIMES[target.converter]:
-            readers = ", ".join(RUNTIMES[target.converter])
-            what = f"files of {target.converter} run in {readers}, got {target.runtime}"
-            yield (*at, "runtime"), f"{where}.runtime: {what}"
-        environments = ENVIRONMENTS[target.runtime]
-        if target.profile.environment not in environments:
-            what = f"{target.runtime} is in {', '.join(environments)}"
-            got = f"got {target.profile.environment}"
-            yield (*at, "profile", "environment"), f"{where}.profile.environment: {what}, {got}"
-        if target.converter == "to_litert" and target.convert.activation_dtype == "uint8":
-            what = "LiteRT kernels take int8, got uint8"
-            yield (*at, "convert", "activation_dtype"), f"{where}.convert.activation_dtype: {what}"
+    return params, [document.locate(*found) for rule in rules.ALL for found in rule(params)]
 
 
 def reference_recipes(params: Params) -> list[str]:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import types
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def _duplicates(node: Any, at: Key) -> list[tuple[Key, str]]:
 
 def _mismatches(value: Any, kind: Any, at: Key) -> list[tuple[Key, str]]:
     """Check each field on its own, so that one mistake does not hide the next."""
+    kind = _struct_of(kind)
     if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _struct_mismatches(value, kind, at)
     if isinstance(value, dict) and getattr(kind, "__origin__", None) is dict:
@@ -86,6 +88,14 @@ def _mismatches(value: Any, kind: Any, at: Key) -> list[tuple[Key, str]]:
     except msgspec.ValidationError as error:
         return [(at, _explain(error, value, kind, at))]
     return []
+
+
+def _struct_of(kind: Any) -> Any:
+    """Return the struct of ``Struct | None``, whose fields are then checked one by one."""
+    members = set(getattr(kind, "__args__", ())) - {type(None)}
+    if isinstance(kind, types.UnionType) and len(members) == 1:
+        return members.pop()
+    return kind
 
 
 def _struct_mismatches(

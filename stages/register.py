@@ -1,61 +1,8 @@
-"""Stage ``register@T``: what T's part of the release is, by digest. Pure: adds nothing of its own.
+"""Stage ``register@T``: T's part of the release, by digest. Pure: adds nothing of its own."""
 
-Reads   models/selected/T/; models/certified/T/
-Writes  models/release/T/ {release.json, artifact/, measurement.json, reference.json, golden.npz,
-        manifest.json}; only release.json and manifest.json when nothing can ship
-"""
-
-import shutil
 import sys
-from pathlib import Path
 
-import msgspec
-
-from pipeline import console, files, manifest, params
-from pipeline.planning.selection import FILE_NAME, Selection
-
-
-def run(selected: Path, certified: Path, out: Path, model: str, target: str) -> None:
-    manifest.verify(selected)
-    manifest.verify(certified)
-    selection = msgspec.json.decode((selected / FILE_NAME).read_bytes(), type=Selection)
-    out.mkdir(parents=True)
-    described: dict[str, str | bool | None] = {"shipped": selection.chosen is not None}
-    if selection.chosen is None:
-        described["reason"] = "no candidate meets the budget: " + "; ".join(
-            f"{rejection.candidate}: {rejection.reason}" for rejection in selection.rejected
-        )
-    else:
-        shutil.copytree(selected / "artifact" / "files", out / "artifact")
-        shutil.copy(selected / "artifact" / "golden.npz", out / "golden.npz")
-        for name in ("measurement.json", "reference.json"):
-            shutil.copy(certified / name, out / name)
-        chosen = manifest.read(out / "artifact")
-        described |= {
-            "candidate": selection.chosen,
-            "variant": chosen.variant,
-            "precision": chosen.precision,
-        }
-    (out / "release.json").write_bytes(files.encode_json(described))
-    manifest.write(
-        out,
-        model=model,
-        stage="register",
-        target=target,
-        inputs=manifest.inputs_of(selected=selected, certified=certified),
-    )
-    console.say("register", f"{target}: {selection.chosen or 'nothing to ship'}")
-
+from pipeline.chain import register
 
 if __name__ == "__main__":
-    (name,) = sys.argv[1:]
-    console.run_stage(
-        "register",
-        lambda: run(
-            Path("models/selected") / name,
-            Path("models/certified") / name,
-            Path("models/release") / name,
-            params.load().model,
-            name,
-        ),
-    )
+    register.main(*sys.argv[1:])

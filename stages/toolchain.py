@@ -1,28 +1,6 @@
-"""Stage ``toolchain``: which tools are installed, which machine this is. Always runs, never fails.
+"""Stage ``toolchain``: which tools are installed, which machine this is. Never fails."""
 
-Reads   params.yaml [targets]; the installed distributions; this machine
-Writes  models/toolchain/T/ {tools.json, device.json} for each target T
-"""
-
-from pathlib import Path
-
-from pipeline import console, files, params
-from pipeline.targets import device, tools
-
-
-def run(out: Path, p: params.Params, environments: Path) -> None:
-    machine = device.describe()
-    machine["fingerprint"] = device.fingerprint(machine)
-    for name, target in p.targets.items():
-        folder = out / name
-        folder.mkdir(parents=True)
-        found = tools.versions(target, environments)
-        files.write_atomic(folder / "tools.json", files.encode_json(found))
-        files.write_atomic(folder / "device.json", files.encode_json(machine))
-
+from pipeline.chain import toolchain
 
 if __name__ == "__main__":
-    console.run_stage(
-        "toolchain",
-        lambda: run(Path("models/toolchain"), params.load(), tools.environments_path()),
-    )
+    toolchain.main()

@@ -5,6 +5,7 @@ that nobody expected keeps its trace.
 """
 
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import params
+from pipeline.compatibility import PRECISIONS
 from pipeline.errors import ConversionError
 from pipeline.manifest import Manifest, Signature
 from pipeline.targets.tools import ABSENT, CONVERTER_TOOLS
@@ -114,14 +116,13 @@ def versions(names: Sequence[str]) -> dict[str, str]:
     return {name: metadata.version(name) for name in names}
 
 
-def check_precisions(
-    converter: params.Converter, asked: Sequence[str], makes: Sequence[str]
-) -> None:
+def check_precisions(converter: params.Converter, asked: Sequence[str]) -> None:
     """Refuse a precision that the converter does not make; it is never replaced by another.
 
     Raises:
         ConversionError: naming the first one and the allowed.
     """
+    makes = PRECISIONS[converter]
     for precision in asked:
         if precision not in makes:
             raise ConversionError(
@@ -148,8 +149,8 @@ def attempt(
     variant: Variant,
     precision: params.Precision,
     path: Path,
-    make: Callable[[], bytes],
-    describe: Callable[[bytes], Description],
+    make: Callable[[], bytes | Mapping[str, bytes]],
+    describe: Callable[[Path], Description],
     *,
     tools: Mapping[str, str],
     sources: Mapping[str, Path],
@@ -159,19 +160,23 @@ def attempt(
     Args:
         variant: what it is made from.
         precision: which candidate of it.
-        path: the file, in a folder of its own that is made here and is removed again on refusal.
-        make: gives the bytes, raising `ConversionError` for a refusal.
-        describe: reads them back through the runtime, raising `ConversionError` where that cannot.
+        path: the file that the runtime loads, in a folder of its own that is made here.
+        make: gives its bytes, or those of each file of the folder by name, raising
+            `ConversionError` for a refusal.
+        describe: reads the file back through the runtime, raising `ConversionError` where that
+            cannot; then the folder is removed again.
         tools: versions of what made the bytes.
         sources: what the bytes were made from, by role.
     """
     try:
-        content = make()
-        description = describe(content)
+        made = make()
+        path.parent.mkdir(parents=True)
+        for name, content in ({path.name: made} if isinstance(made, bytes) else made).items():
+            (path.parent / name).write_bytes(content)
+        description = describe(path)
     except ConversionError as error:
+        shutil.rmtree(path.parent, ignore_errors=True)
         return not_built(variant.name, precision, str(error))
-    path.parent.mkdir(parents=True)
-    path.write_bytes(content)
     return Outcome(
         candidate_id(variant.name, precision),
         variant.name,

@@ -17,15 +17,14 @@ from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from pipeline import params
+from pipeline.compatibility import INTEGER_RULES
 from pipeline.conversion import candidates, onnx_file
 from pipeline.conversion.candidates import Description, Outcome, Variant
 from pipeline.errors import ConversionError
 from pipeline.targets.tools import CONVERTER_TOOLS
 
 FILE_NAME = "model.onnx"
-# uint8 whatever machine builds: on x86 with VNNI int8 activations took 1.3 to 2.1x the time
-# of fp32, uint8 0.64x (ResNet-8, onnxruntime 1.31).
-ACTIVATION_DTYPE = "uint8"
+RULES = INTEGER_RULES["to_onnxruntime"]
 _QUANT_TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 # What a session raises for a model that it does not take; none of them is a RuntimeError.
 _REFUSED = (
@@ -60,7 +59,7 @@ def convert(
     Raises:
         ConversionError: a precision that is not made here, or too few calibration samples.
     """
-    candidates.check_precisions("to_onnxruntime", precisions, params.PRECISIONS["to_onnxruntime"])
+    candidates.check_precisions("to_onnxruntime", precisions)
     samples = calibration[:0]
     if "int8-static" in precisions:
         samples = candidates.choose_samples(calibration, cfg)
@@ -84,10 +83,10 @@ def convert(
     ]
 
 
-def _describe(content: bytes) -> Description:
+def _describe(path: Path) -> Description:
     with candidates.refusals("onnxruntime", *_REFUSED):
-        onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    model = onnx.load_from_string(content)
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    model = onnx.load(path)
     return Description(onnx_file.signature(model), onnx_file.opset(model))
 
 
@@ -121,9 +120,12 @@ def _quantize_static(path: Path, samples: NDArray[np.float32], cfg: params.Conve
             _Samples(onnx.load(path).graph.input[0].name, samples),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            activation_type=_QUANT_TYPES[cfg.activation_dtype or ACTIVATION_DTYPE],
+            activation_type=_QUANT_TYPES[cfg.activation_dtype or RULES.activation_dtypes[0]],
             weight_type=QuantType.QInt8,
-            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+            extra_options={
+                "ActivationSymmetric": RULES.symmetric_activations,
+                "WeightSymmetric": True,
+            },
         )
         return _finish(quantized)
 

@@ -65,6 +65,8 @@ def make(samples: Samples, cfg: params.Data) -> dict[str, Split]:
     Raises:
         DataError: a split would lack a class, or train is smaller than the calibration set.
     """
+    assert cfg.train_ratio is not None  # rules ask for the ratios
+    assert cfg.validation_ratio is not None
     keys = _keys(samples.inputs, cfg.seed)
     rows: dict[str, list[int]] = {name: [] for name in NAMES[:3]}
     num_before = 0

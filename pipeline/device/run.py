@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pipeline import manifest, measurement, preprocessing
 from pipeline.errors import DeviceError
 from pipeline.files import digest_file
-from pipeline.manifest import Manifest
 from pipeline.params import Runtime
 from pipeline.runtimes.errors import RunnerError
 from pipeline.runtimes.session import Session, decode, encode
@@ -33,8 +32,18 @@ EXTRAS: dict[str, str] = {
     "onnxruntime": "device-onnxruntime",
     "litert": "device-litert",
     "tflite_runtime": "device-tflite",
+    "openvino": "device-openvino",
+    "tflite_micro": "ethos-u",
+    "tensorrt": "device-tensorrt",
 }
-SUFFIXES = {"onnxruntime": ".onnx", "litert": ".tflite", "tflite_runtime": ".tflite"}
+SUFFIXES: dict[str, str] = {
+    "onnxruntime": ".onnx",
+    "litert": ".tflite",
+    "tflite_runtime": ".tflite",
+    "openvino": ".xml",
+    "tflite_micro": ".tflite",
+    "tensorrt": ".engine",
+}
 assert SUFFIXES.keys() == set(get_args(Runtime))
 assert EXTRAS.keys() == set(get_args(Runtime))
 
@@ -56,9 +65,12 @@ def classify(
         raise DeviceError(f"{artifact} has no {', '.join(missing)}; pull the artifact again")
     described = manifest.read(artifact)
     chosen = runtime or measurement.read(artifact / measurement.FILE_NAME).runtime
-    model = artifact / _model_name(described)
-    if not model.is_file() or digest_file(model) != described.files[model.name].digest:
-        raise DeviceError(f"{model} is not what its manifest says; pull the artifact again")
+    model = artifact / manifest.model_file(described, str(artifact))
+    for name, file in described.files.items():
+        if not (artifact / name).is_file() or digest_file(artifact / name) != file.digest:
+            raise DeviceError(
+                f"{artifact / name} is not what its manifest says; pull the artifact again"
+            )
     try:
         session = _load(chosen, model)
         for sample in preprocessing.apply(described.preprocessing, _read(samples)):
@@ -67,11 +79,6 @@ def classify(
             yield _top(scores, described.labels)
     except RunnerError as error:
         raise DeviceError(f"{artifact} cannot run {samples.name}: {error}") from error
-
-
-def _model_name(described: Manifest) -> str:
-    (name,) = (name for name in described.files if name.startswith("model."))
-    return name
 
 
 def _load(runtime: str, path: Path) -> Session:

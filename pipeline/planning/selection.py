@@ -116,11 +116,22 @@ def _unfit(m: Measurement, reference: str, budget: params.Select) -> str | None:
         return f"evidence is {m.kind}, accept is {budget.accept}"
     if "throttled" in m.flags:
         return "the machine throttled meanwhile, so the run is invalid"
-    if m.candidate != reference and m.drop is None:
+    if m.candidate != reference and m.drop is None and m.kind != "built":
         return f"no quality drop, since {reference} could not be measured"
-    if budget.objective == "latency" and m.kind == "measured" and m.latency_ms.p50 is None:
+    if budget.objective == "latency" and m.kind != "built" and m.latency_ms.p50 is None:
         return f"{m.num_samples} samples are too few for a p50"
-    return None
+    return _misplaced(m, budget)
+
+
+def _misplaced(m: Measurement, budget: params.Select) -> str | None:
+    placement = m.placement
+    if placement is None or placement.accelerated_ratio >= budget.min_accelerated_ratio:
+        return None
+    return (
+        f"{placement.accelerated_ratio:.0%} of operators on the accelerator, "
+        f"min_accelerated_ratio is {budget.min_accelerated_ratio:.0%}; on the CPU: "
+        f"{', '.join(placement.fallback_operators)}"
+    )
 
 
 def _breaches(m: Measurement, budget: params.Select) -> list[Breach]:
@@ -135,6 +146,9 @@ def _breaches(m: Measurement, budget: params.Select) -> list[Breach]:
     if limit is not None and (m.latency_ms.p50 is None or m.latency_ms.p50 > limit):
         measured = float("inf") if m.latency_ms.p50 is None else m.latency_ms.p50
         found.append(Breach("latency p50", measured, limit, "ms"))
+    limit_bytes = budget.max_memory_bytes
+    if limit_bytes is not None and (m.peak_memory_bytes or 0) > limit_bytes:
+        found.append(Breach("memory", m.peak_memory_bytes or 0, limit_bytes, "bytes"))
     if budget.max_size_bytes is not None and m.size_bytes > budget.max_size_bytes:
         found.append(Breach("size", m.size_bytes, budget.max_size_bytes, "bytes"))
     return found

@@ -53,11 +53,11 @@ def summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
     compared = reference if reference is not found else None
     measurement = Measurement(
         kind="measured",
-        **_identity(found.candidate, bench),
+        **identity(found.candidate, bench),
         **_latency(found.restarts),
-        **_against(found, compared, bench),
+        **judged(found.outputs, compared.outputs if compared else None, bench),
+        latency_ratio=_ratio(found, compared) if compared else None,
         peak_memory_bytes=found.peak_memory_bytes,
-        quality=agreement.quality(found.outputs, bench.labels),
         host=_host(found),
         flags=_flags(found.restarts, has_reference=reference is not None),
     )
@@ -71,10 +71,26 @@ def summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
 
 def not_measured(candidate: Candidate, reason: str, bench: Bench) -> Measurement:
     """Record that a candidate has no measurement on this target, and why."""
-    return Measurement(kind="not_measured", reason=reason, **_identity(candidate, bench))
+    return Measurement(kind="not_measured", reason=reason, **identity(candidate, bench))
 
 
-def _identity(candidate: Candidate, bench: Bench) -> dict[str, Any]:
+def judged(
+    outputs: NDArray[np.float32], reference_outputs: NDArray[np.float32] | None, bench: Bench
+) -> dict[str, Any]:
+    """Return the fields of a measurement that say how good the outputs are.
+
+    ``reference_outputs`` None leaves drop and agreement absent: it is the reference itself, or the
+    reference could not be run.
+    """
+    fields: dict[str, Any] = {"quality": agreement.quality(outputs, bench.labels)}
+    if reference_outputs is not None:
+        fields["drop"] = agreement.drop(outputs, reference_outputs, bench.labels)
+        fields["agreement"] = agreement.agreement(outputs, reference_outputs)
+    return fields
+
+
+def identity(candidate: Candidate, bench: Bench) -> dict[str, Any]:
+    """Return the fields of a measurement that say of what, on what and when it is."""
     described = manifest.read(candidate.artifact)
     return {
         "artifact": files.digest_file(candidate.artifact / manifest.FILE_NAME),
@@ -104,18 +120,6 @@ def _latency(restarts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "throughput_per_s": num_runs / total_ns * NS_PER_S,
         "load_ms": float(np.median([r["load_ns"] for r in restarts])) / NS_PER_MS,
         "first_ms": float(np.median([r["first_ns"] for r in restarts])) / NS_PER_MS,
-    }
-
-
-def _against(found: Found, reference: Found | None, bench: Bench) -> dict[str, Any]:
-    if reference is None:
-        return {}
-    assert found.outputs is not None
-    assert reference.outputs is not None
-    return {
-        "latency_ratio": _ratio(found, reference),
-        "drop": agreement.drop(found.outputs, reference.outputs, bench.labels),
-        "agreement": agreement.agreement(found.outputs, reference.outputs),
     }
 
 

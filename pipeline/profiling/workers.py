@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import manifest, params
-from pipeline.errors import ManifestError, TargetError
+from pipeline.errors import TargetError
 from pipeline.runtimes import worker
 from pipeline.targets import tools
 
@@ -47,16 +47,11 @@ def job_of(
     """Verify an artifact's bytes and describe the job of running it on the inputs.
 
     Raises:
-        ManifestError: bytes differ from the manifest, or it does not hold exactly one model file.
+        ManifestError: bytes differ from the manifest, or it holds no one file to load.
     """
     described = manifest.verify(artifact)
-    models = [name for name in described.files if Path(name).name.startswith("model.")]
-    if len(models) != 1:
-        raise ManifestError(
-            f"{artifact} must hold one file model.*, holds {sorted(described.files)}; "
-            "convert it again"
-        )
-    return Job(artifact / models[0], described.preprocessing, inputs, target, environments)
+    model = artifact / manifest.model_file(described, str(artifact))
+    return Job(model, described.preprocessing, inputs, target, environments)
 
 
 def call(job: Job, command: str, *, time_limit_s: float = TIME_LIMIT_S, **request: Any) -> Any:

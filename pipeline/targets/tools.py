@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from pipeline import params
+from pipeline import compatibility, params
+from pipeline.compatibility import Converter, Runtime
 from pipeline.errors import TargetError
 
 ABSENT = "absent"
@@ -20,7 +21,7 @@ ENVIRONMENTS_VARIABLE = "SLIPWAY_ENVIRONMENTS"
 ENVIRONMENTS_PATH = Path(".venvs")
 
 # Distributions without which a converter makes nothing; their versions decide the bytes.
-CONVERTER_TOOLS: dict[params.Converter, tuple[str, ...]] = {
+CONVERTER_TOOLS: dict[Converter, tuple[str, ...]] = {
     "to_onnxruntime": ("onnx", "onnxruntime"),
     "to_litert": (
         "ai-edge-litert",
@@ -29,12 +30,26 @@ CONVERTER_TOOLS: dict[params.Converter, tuple[str, ...]] = {
         "litert-torch",
         "torch",
     ),
+    "to_openvino": ("nncf", "onnx", "openvino"),
+    "to_ethos_u": (
+        "ai-edge-litert",
+        "ai-edge-quantizer",
+        "ethos-u-vela",
+        "litert-converter",
+        "litert-torch",
+        "torch",
+    ),
+    "to_tensorrt": ("onnx", "onnxruntime", "tensorrt-rtx"),
+    "to_tensorrt_bundle": ("onnx", "onnxruntime"),
 }
 # The distribution that each runtime is.
-RUNTIME_TOOLS: dict[params.Runtime, str] = {
+RUNTIME_TOOLS: dict[Runtime, str] = {
     "onnxruntime": "onnxruntime",
     "litert": "ai-edge-litert",
     "tflite_runtime": "tflite-runtime",
+    "openvino": "openvino",
+    "tflite_micro": "tflite-micro",
+    "tensorrt": "tensorrt-rtx",
 }
 REMEDIES = {
     BUILD: "pip install 'slipway[build]'",
@@ -102,7 +117,7 @@ def doctor(p: params.Params, environments: Path) -> list[Row]:
     """List every tool that some target could use, with the targets that do."""
     places = {tool: BUILD for tools in CONVERTER_TOOLS.values() for tool in tools}
     for runtime, tool in RUNTIME_TOOLS.items():
-        places[tool] = params.ENVIRONMENTS[runtime][0]
+        places[tool] = compatibility.ENVIRONMENTS[runtime][0]
     return [
         _row(tool, environment, _used_by(tool, p), environments)
         for tool, environment in sorted(places.items())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import manifest, params
+from pipeline import compatibility, manifest, params
 from pipeline.conversion.candidates import Variant
 from pipeline.conversion.to_onnx import to_onnx
 from pipeline.errors import ConversionError
@@ -18,7 +18,7 @@ from pipeline.nets import factory, store
 from pipeline.runtimes import session
 
 SHAPE, NUM_CLASSES, NUM_CALIBRATION = (1, 8, 8), 4, 32
-CASES = [(c, p) for c, precisions in params.PRECISIONS.items() for p in precisions]
+CASES = [(c, p) for c, precisions in compatibility.PRECISIONS.items() for p in precisions]
 RUNTIMES = {"to_onnxruntime": "onnxruntime", "to_litert": "litert"}
 
 # Least signal-to-quantization-noise ratio of the outputs, in dB; their mean over the samples is no
@@ -70,7 +70,9 @@ def expected(variant, samples):
 
 
 def convert(converter, variant, samples, out, precisions=None):
-    cfg = params.Convert(precisions=params.PRECISIONS[converter], num_calibration=NUM_CALIBRATION)
+    cfg = params.Convert(
+        precisions=compatibility.PRECISIONS[converter], num_calibration=NUM_CALIBRATION
+    )
     module = importlib.import_module(f"pipeline.conversion.{converter}")
     return module.convert(variant, precisions or cfg.precisions, samples, cfg, out)
 
@@ -85,7 +87,7 @@ def built(variant, samples, folders):
     """Outcomes by (converter, precision), of both folders."""
     return {
         (converter, outcome.precision): (outcome, again)
-        for converter in params.PRECISIONS
+        for converter in compatibility.PRECISIONS
         for outcome, again in zip(
             *(convert(converter, variant, samples, folder / converter) for folder in folders),
             strict=True,
@@ -188,7 +190,7 @@ def test_each_precision_is_what_it_says(built):
         assert size <= most * sizes[converter, "fp32"]
 
 
-@pytest.mark.parametrize("converter", params.PRECISIONS)
+@pytest.mark.parametrize("converter", compatibility.PRECISIONS)
 def test_order_of_calibration_samples_is_indifferent(built, converter, variant, samples, tmp_path):
     backwards = samples[:NUM_CALIBRATION][::-1].copy()
     (outcome,) = convert(converter, variant, backwards, tmp_path, ["int8-static"])
@@ -196,14 +198,14 @@ def test_order_of_calibration_samples_is_indifferent(built, converter, variant, 
     assert outcome.path.read_bytes() == first.path.read_bytes()
 
 
-@pytest.mark.parametrize("converter", params.PRECISIONS)
+@pytest.mark.parametrize("converter", compatibility.PRECISIONS)
 def test_a_precision_of_another_converter_is_refused(converter, variant, samples, tmp_path):
     with pytest.raises(ConversionError, match=rf"{converter} makes fp32, .*, got 'int4'; mend"):
         convert(converter, variant, samples, tmp_path, ["fp32", "int4"])
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("converter", params.PRECISIONS)
+@pytest.mark.parametrize("converter", compatibility.PRECISIONS)
 def test_too_few_calibration_samples_are_refused(converter, variant, samples, tmp_path):
     with pytest.raises(
         ConversionError, match=r"num_calibration of the target asks for 32 samples, .* has 31; "

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import manifest, params
+from pipeline import compatibility, manifest, params
 from pipeline.profiling import agreement, measure, workers
 from pipeline.profiling.workers import ModelRefusedError
 
@@ -81,7 +81,7 @@ def target_of(runtime, num_threads=1):
         runtime=runtime,
         convert=params.Convert(precisions=("fp32",)),
         profile=params.Profile(
-            environment=params.ENVIRONMENTS[runtime][0], num_threads=num_threads
+            environment=compatibility.ENVIRONMENTS[runtime][0], num_threads=num_threads
         ),
         select=params.Select(),
     )

@@ -78,7 +78,7 @@ def conversion_params():
 @pytest.fixture(scope="package")
 def exported_workspace(quantized_workspace, conversion_params):
     """The same with stage export run."""
-    from stages import export
+    from pipeline.chain import export
 
     root = quantized_workspace
     paths = SimpleNamespace(
@@ -143,7 +143,7 @@ def tiny_project(tmp_path, monkeypatch):
     }
 
     def run(stage, changed=None, **more):
-        module = importlib.import_module(f"stages.{stage}")
+        module = importlib.import_module(f"pipeline.chain.{stage}")
         out, metrics = models / writes[stage], models / "metrics" / f"{stage}.json"
         deps = [models / name for name in reads[stage]]
         module.run(*deps, out, metrics, changed or p, **more)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from pipeline import errors, manifest
-from stages import convert
+from pipeline.chain import convert
 
 TARGETS = {"x86-onnxruntime": "model.onnx", "x86-litert": "model.tflite"}
 

@@ -8,8 +8,8 @@ import onnx
 import pytest
 
 from pipeline import errors, manifest
+from pipeline.chain import export
 from pipeline.manifest import Tensor
-from stages import export
 
 
 def replaced(p, **changes):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from pipeline import files, manifest, params
+from pipeline.chain import prepare
 from pipeline.data import splits
 from pipeline.errors import DataError, InputsError
-from stages import prepare
 
 
 def replaced(p, **changes):

@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import files, manifest, measurement, params
+from pipeline.chain import profile as stage
 from pipeline.data import splits
 from pipeline.errors import TargetError
 from pipeline.profiling.bench import Preset
 from pipeline.targets import device as devices
-from stages import profile as stage
 
 ROOT = Path(__file__).parents[2]
 TARGET = "x86-onnxruntime"
@@ -173,7 +173,7 @@ def test_another_machines_description_is_refused(run_profile, tmp_path):
 
 
 def test_the_stage_itself_imports_no_training_and_no_runtime():
-    code = "import sys, stages.profile; print(*sys.modules)"
+    code = "import sys, pipeline.chain.profile; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )

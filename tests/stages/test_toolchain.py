@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from pipeline import params
+from pipeline.chain import toolchain as stage
 from pipeline.targets import device
-from stages import toolchain as stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def test_it_writes_the_same_bytes_again(tmp_path):
 
 
 def test_what_dvc_always_runs_imports_neither_torch_nor_dvc():
-    code = "import sys, stages.toolchain; print(*sys.modules)"
+    code = "import sys, pipeline.chain.toolchain; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from pipeline import params
+from pipeline import compatibility, params
 from pipeline.conversion import to_litert
 
-ALL = params.PRECISIONS["to_litert"]
+ALL = compatibility.PRECISIONS["to_litert"]
 
 
 def convert(variant, samples, out, precisions=ALL):

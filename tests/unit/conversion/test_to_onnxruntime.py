@@ -5,11 +5,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline import manifest, params
+from pipeline import compatibility, manifest, params
 from pipeline.conversion import to_onnxruntime
 from pipeline.conversion.candidates import Variant
 
-ALL = params.PRECISIONS["to_onnxruntime"]
+ALL = compatibility.PRECISIONS["to_onnxruntime"]
 
 
 def convert(variant, samples, out, precisions=ALL, **cfg):

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline import params
+from pipeline import compatibility, params
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def make_target():
             converter=converter,
             runtime=runtime,
             convert=params.Convert(precisions=("fp32",)),
-            profile=params.Profile(environment=params.ENVIRONMENTS[runtime][0]),
+            profile=params.Profile(environment=compatibility.ENVIRONMENTS[runtime][0]),
             select=params.Select(),
         )
 

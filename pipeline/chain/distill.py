@@ -1,0 +1,153 @@
+"""Stage ``distill``: smaller nets learn back from the teacher, if that beats plain fine-tuning.
+
+Reads   params.yaml [model, recipes, distill]; models/data/{train,validation}.npz; models/trained/;
+        models/pruned/
+Writes  models/distilled/ {VARIANT/ (a net directory), manifest.json}; models/metrics/distill.json
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import console, manifest, params
+from pipeline.compression import figures, variants
+from pipeline.compression.distill import Recovery, recover
+from pipeline.nets import store
+from pipeline.profiling import agreement
+from pipeline.training import loop
+
+
+def run(
+    train_npz: Path,
+    validation_npz: Path,
+    trained: Path,
+    pruned: Path,
+    out: Path,
+    metrics: Path,
+    p: params.Params,
+) -> None:
+    made_from, _ = manifest.verify(pruned), manifest.verify(trained)
+    settings = variants.settings_of(p, "distill")
+    train, validation = loop.Tensors.read(train_npz), loop.Tensors.read(validation_npz)
+    out.mkdir(parents=True)
+    rows: dict[str, tuple[figures.Figures, figures.Figures]] = {}
+    more: dict[str, dict[str, Any]] = {}
+    done: dict[tuple[str, str], str] = {}
+    with loop.deterministic(seed=0):  # every fit seeds itself; for the one thread
+        teacher_outputs = loop.evaluate(store.load(trained).net, train).outputs
+        for name, cfg in settings.items():
+            recipe = p.recipes[name]
+            twin = done.setdefault((recipe.prune, recipe.distill), name)
+            if twin != name:  # the recipes are equal up to here: computed once
+                variants.hand_on(out / twin, out / name)
+                rows[name], more[name] = rows[twin], more[twin]
+                continue
+            before = _measure(pruned / name, validation)
+            if cfg is None:
+                variants.hand_on(pruned / name, out / name)
+                rows[name], more[name] = (before, before), {}
+                continue
+            recovery, more[name] = _recover(
+                name, pruned / name, teacher_outputs, train, validation, cfg
+            )
+            _save(recovery, pruned / name, out / name)
+            rows[name] = before, _measure(out / name, validation)
+    figures.write(metrics, rows, more)
+    manifest.write(
+        out,
+        model=p.model,
+        stage="distill",
+        inputs=manifest.inputs_of(
+            trained=trained, pruned=pruned, train=train_npz, validation=validation_npz
+        ),
+        params={"distill": variants.describe(settings)},
+        tools=variants.tools("torch", "torch-pruning", "safetensors"),
+        labels=made_from.labels,
+        preprocessing=made_from.preprocessing,
+    )
+    console.terminal.print(figures.table(rows))
+
+
+def _recover(
+    name: str,
+    student: Path,
+    teacher_outputs: NDArray[np.float32],
+    train: loop.Tensors,
+    validation: loop.Tensors,
+    cfg: params.Distill,
+) -> tuple[Recovery, dict[str, Any]]:
+    started = time.monotonic()
+    with console.track("distill", 2 * cfg.epochs) as advance:
+        recovery = recover(
+            lambda: store.load(student).net,
+            teacher_outputs,
+            train,
+            validation,
+            cfg,
+            lambda epoch: advance(f"{name} validation {epoch.validation_accuracy:.1f} %"),
+        )
+    both = _compare(recovery, validation)
+    console.say(
+        "distill",
+        f"{name}   validation {both['distilled_accuracy']:.1f} % (fine-tuning alone: "
+        f"{both['fine_tuned_accuracy']:.1f} %; {both['difference']:+.2f} "
+        f"[{both['difference_lower']:+.2f}..{both['difference_upper']:+.2f}] point, "
+        f"n={both['n']})   {recovery.winner.replace('_', '-')} kept   "
+        f"{time.monotonic() - started:.0f} s",
+    )
+    return recovery, both
+
+
+def _save(recovery: Recovery, source: Path, destination: Path) -> None:
+    stored = store.load(source)
+    store.save(
+        destination,
+        recovery.net,
+        cfg=stored.cfg,
+        input_shape=stored.input_shape,
+        num_classes=stored.num_classes,
+        pruning_history=stored.pruning_history,
+    )
+
+
+def _compare(recovery: Recovery, validation: loop.Tensors) -> dict[str, Any]:
+    """Pair both nets on validation: accuracies in percent, their difference in points."""
+    distilled, fine_tuned = (
+        loop.evaluate(net, validation).outputs
+        for net in (recovery.distilled_net, recovery.fine_tuned_net)
+    )
+    paired = agreement.drop(fine_tuned, distilled, validation.labels.numpy())
+    return {
+        "distilled_accuracy": recovery.distilled.best.validation_accuracy,
+        "fine_tuned_accuracy": recovery.fine_tuned.best.validation_accuracy,
+        "difference": paired.value,
+        "difference_lower": paired.lower,
+        "difference_upper": paired.upper,
+        "n": paired.n,
+        "winner": recovery.winner,
+    }
+
+
+def _measure(directory: Path, validation: loop.Tensors) -> figures.Figures:
+    stored = store.load(directory)
+    return figures.measure(stored.net, stored.input_shape, validation)
+
+
+def main() -> None:
+    """Run the stage on the project in the current folder."""
+    models = Path("models")
+    console.run_stage(
+        "distill",
+        lambda: run(
+            models / "data/train.npz",
+            models / "data/validation.npz",
+            models / "trained",
+            models / "pruned",
+            models / "distilled",
+            models / "metrics/distill.json",
+            params.load(),
+        ),
+    )

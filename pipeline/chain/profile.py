@@ -1,0 +1,131 @@
+"""Stage ``profile@T``: one measurement a candidate, on T, on validation data.
+
+Reads   params.yaml [recipes, targets.T.runtime, targets.T.profile]; models/converted/T/;
+        models/data/validation.npz; models/toolchain/T/ {tools.json, device.json}
+Writes  models/profiled/T/ {CANDIDATE/{measurement.json, samples.npz, outputs.npz, golden.npz},
+        candidates.json, manifest.json}; of a candidate that is not measured measurement.json alone
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from pipeline import console, files, manifest, measurement, params
+from pipeline.data import splits
+from pipeline.data.splits import Split
+from pipeline.errors import TargetError
+from pipeline.profiling import golden, measure, summary
+from pipeline.profiling.bench import PRESETS, Bench, Candidate, Preset
+from pipeline.profiling.summary import Measured
+from pipeline.targets import device as devices
+from pipeline.targets import tools as toolchain
+
+CANDIDATES = "candidates.json"
+
+
+def run(
+    converted: Path,
+    validation: Path,
+    tools: Path,
+    device: Path,
+    out: Path,
+    p: params.Params,
+    target: str,
+    *,
+    preset: Preset | None = None,
+    environments: Path | None = None,
+) -> None:
+    source = manifest.verify(converted)
+    split = splits.read(validation)
+    cfg = p.targets[target]
+    bench = Bench(
+        target_id=target,
+        target=cfg,
+        device=_this_machine(device),
+        inputs=validation,
+        labels=split.labels,
+        preset=preset or PRESETS[cfg.profile.preset],
+        environments=environments,
+    )
+    listed = json.loads((converted / CANDIDATES).read_bytes())
+    built = [c for c in listed if c["status"] == "built"]
+    candidates = [Candidate(c["candidate"], converted / c["candidate"]) for c in built]
+    installed = json.loads(tools.read_bytes())
+    measured = _measure(candidates, params.reference_candidate(p), bench, installed)
+    out.mkdir(parents=True)
+    for described, found in zip(built, measured, strict=True):
+        _write(out / described["candidate"], found, split, described["precision"])
+    files.write_atomic(out / CANDIDATES, (converted / CANDIDATES).read_bytes())
+    manifest.write(
+        out,
+        model=p.model,
+        stage="profile",
+        target=target,
+        inputs=manifest.inputs_of(converted=converted, validation=validation),
+        params={"profile": msgspec.to_builtins(cfg.profile), "runtime": cfg.runtime},
+        tools=installed,
+        labels=source.labels,
+        preprocessing=source.preprocessing,
+    )
+    _say(target, [found.measurement for found in measured])
+
+
+def _this_machine(path: Path) -> dict[str, Any]:
+    recorded: dict[str, Any] = json.loads(path.read_bytes())
+    if recorded.get("fingerprint") != devices.fingerprint(devices.describe()):
+        raise TargetError(
+            f"{path} describes another machine ({recorded.get('cpu_model')}); "
+            "run dvc repro, which describes this one first"
+        )
+    return recorded
+
+
+def _measure(
+    candidates: Sequence[Candidate], reference: str, bench: Bench, installed: dict[str, str]
+) -> list[Measured]:
+    """Measure all, or say of all that the runtime is absent."""
+    tool = toolchain.runtime_tool(bench.target)
+    if installed.get(tool, toolchain.ABSENT) == toolchain.ABSENT:
+        environment = bench.target.profile.environment
+        reason = f"{tool} is absent in environment {environment}; {toolchain.REMEDIES[environment]}"
+        return [Measured(summary.not_measured(c, reason, bench), {}, None) for c in candidates]
+    total = measure.num_steps(len(candidates), bench.preset)
+    with console.track("profile", total) as step:
+        return measure.measure(candidates, reference, bench, step)
+
+
+def _write(folder: Path, found: Measured, split: Split, precision: params.Precision) -> None:
+    folder.mkdir()
+    if found.outputs is not None:
+        np.savez(folder / "samples.npz", allow_pickle=False, **found.samples)
+        np.savez(folder / "outputs.npz", outputs=found.outputs)
+        golden.make_golden(folder / "golden.npz", split.inputs, found.outputs, precision)
+    measurement.write(folder / measurement.FILE_NAME, found.measurement)
+
+
+def _say(target: str, measurements: Sequence[measurement.Measurement]) -> None:
+    fit = [m for m in measurements if m.latency_ms.p50 is not None]
+    fastest = min(fit, key=lambda m: m.latency_ms.p50 or 0.0, default=None)
+    best = f"; fastest {fastest.candidate}, {fastest.latency_ms.p50:.3g} ms" if fastest else ""
+    num_measured = sum(m.kind == "measured" for m in measurements)
+    console.say("profile", f"{target}: {num_measured} of {len(measurements)} measured{best}")
+
+
+def main(name: str) -> None:
+    """Run the stage on the project in the current folder."""
+    console.run_stage(
+        "profile",
+        lambda: run(
+            Path("models/converted") / name,
+            Path("models/data/validation.npz"),
+            Path("models/toolchain") / name / "tools.json",
+            Path("models/toolchain") / name / "device.json",
+            Path("models/profiled") / name,
+            params.load(),
+            name,
+        ),
+    )
