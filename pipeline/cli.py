@@ -80,16 +80,22 @@ def check(project: Project = Path()) -> None:
 @app.command()
 def doctor(
     brief: Annotated[bool, typer.Option("--brief", help="One line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     project: Project = Path(),
 ) -> None:
     """Show every toolchain: its version, or the command that installs it."""
+    from dataclasses import asdict
+
     from rich.markup import escape
     from rich.table import Table
 
-    from pipeline import params
+    from pipeline import files, params
     from pipeline.targets import tools
 
     rows = tools.doctor(params.load(project / params.FILE_NAME), tools.environments_path())
+    if as_json:
+        typer.echo(files.encode_json([asdict(row) for row in rows]).decode(), nl=False)
+        return
     if brief:
         console.say(
             "", "   ".join(f"{row.tool} {row.version or 'absent'}" for row in rows if row.used_by)

@@ -20,7 +20,7 @@ from pipeline import params
 from pipeline.compatibility import PRECISIONS
 from pipeline.errors import ConversionError
 from pipeline.manifest import Manifest, Signature
-from pipeline.targets.tools import ABSENT, CONVERTER_TOOLS
+from pipeline.targets.tools import ABSENT, BUILD, CONVERTER_TOOLS, remedy
 
 FILE_NAME = "candidates.json"
 MAX_REASON_LENGTH = 300
@@ -98,7 +98,8 @@ def refused(
 ) -> list[Outcome]:
     """List the candidates that are not even tried: tools are absent, or the recipe says skip."""
     if absent:
-        reason = f"{', '.join(absent)} is absent on this machine; pip install 'slipway[build]'"
+        remedies = dict.fromkeys(remedy(tool, BUILD) for tool in absent)
+        reason = f"{', '.join(absent)} is absent on this machine; {', '.join(remedies)}"
         return [not_built(variant, precision, reason) for precision in asked]
     if recipe.quantize != params.SKIP:
         return []

@@ -51,10 +51,15 @@ RUNTIME_TOOLS: dict[Runtime, str] = {
     "tflite_micro": "tflite-micro",
     "tensorrt": "tensorrt-rtx",
 }
-REMEDIES = {
-    BUILD: "pip install 'slipway[build]'",
-    "device-tflite": "make setup (needs Python 3.11 or earlier)",
+# The extra that brings a tool of the build environment; the others are in `build`.
+EXTRAS = {
+    "ethos-u-vela": "ethos-u",
+    "nncf": "openvino",
+    "openvino": "openvino",
+    "tensorrt-rtx": "tensorrt",
+    "tflite-micro": "ethos-u",
 }
+REMEDIES = {"device-tflite": "make setup (needs Python 3.11 or earlier)"}
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,12 @@ class Row:
 
 
 def environments_path() -> Path:
-    """Return where foreign environments are: SLIPWAY_ENVIRONMENTS, else .venvs here."""
-    return Path(os.environ.get(ENVIRONMENTS_VARIABLE, ENVIRONMENTS_PATH))
+    """Return where foreign environments are: SLIPWAY_ENVIRONMENTS, else .venvs beside our own.
+
+    ``scripts/setup`` makes them there, also for projects that lie elsewhere.
+    """
+    beside = Path(sys.prefix).parent / ENVIRONMENTS_PATH
+    return Path(os.environ.get(ENVIRONMENTS_VARIABLE, beside))
 
 
 def environment_python(name: str, environments: Path | None = None) -> Path:
@@ -134,7 +143,12 @@ def _used_by(tool: str, p: params.Params) -> tuple[str, ...]:
 
 def _row(tool: str, environment: str, used_by: tuple[str, ...], environments: Path) -> Row:
     found = version(tool, environment, environments)
-    return Row(tool, found, environment, used_by, None if found else REMEDIES[environment])
+    return Row(tool, found, environment, used_by, None if found else remedy(tool, environment))
+
+
+def remedy(tool: str, environment: str) -> str:
+    """Say what installs an absent tool."""
+    return REMEDIES.get(environment, f"pip install 'slipway[{EXTRAS.get(tool, BUILD)}]'")
 
 
 def _site_packages(environment: Path) -> list[str]:

@@ -49,7 +49,7 @@ REFUSED = {
     ),
     "a target without the reference precision": (
         ("[fp32, int8-dynamic, int8-static]", "[int8-static]"),
-        r"precisions must hold fp32, the reference, got \['int8-static'\]",
+        r"precisions: must hold fp32, the reference, got \['int8-static'\]",
     ),
     "a runtime that cannot read the converter's files": (
         ("runtime: onnxruntime", "runtime: litert"),
@@ -77,11 +77,11 @@ REFUSED = {
     ),
     "npz without a path": (
         ("source: digits", "source: npz"),
-        r"data\.path goes with data\.source npz",
+        r"data\.source npz needs one of data\.path and data\.url, got None and None",
     ),
     "a factory beside a name": (
         ("  name: resnet8", "  name: resnet8\n  factory: a.b:c"),
-        r"net needs one of name and factory, got 'resnet8' and 'a\.b:c'",
+        r"net needs one of name, factory and onnx, got \['name', 'factory'\]",
     ),
     "a checkpoint that is not pinned": (
         ("train:\n", "train:\n  checkpoint: w.safetensors\n"),
@@ -97,7 +97,7 @@ REFUSED = {
     ),
     "a precision twice": (
         ("[fp32, int8-dynamic, int8-static]", "[fp32, fp32]"),
-        r"convert\.precisions names one twice, got \['fp32', 'fp32'\]",
+        r"convert\.precisions: names one twice, got \['fp32', 'fp32'\]",
     ),
     "more calibration samples than there are": (
         ("num_samples: 64", "num_samples: 6400"),
@@ -110,6 +110,56 @@ REFUSED = {
     "a missing section": (
         ("export:\n  opset: 20\n  max_abs_error: 0.0001\n", ""),
         r"export is missing",
+    ),
+    "an ONNX file that is to be trained": (
+        ("  name: resnet8", "  onnx: m.onnx"),
+        r"an ONNX file is trained already, got net\.onnx and a train",
+    ),
+    "digits with a path": (
+        ("source: digits", "source: digits\n  path: mine.npz"),
+        r"data\.source digits is embedded, and takes no data\.path or data\.url, got 'mine\.npz'",
+    ),
+    "ratios for a set that is split by speaker": (
+        ("source: digits", "source: fsdd\n  path: a.tar.gz"),
+        r"data\.train_ratio does not go with fsdd, which is split by speaker",
+    ),
+    "no ratios": (
+        ("  train_ratio: 0.306", "  #"),
+        r"data\.train_ratio and data\.validation_ratio split digits, got None and 0\.303",
+    ),
+    "a metric that is not the kind's": (
+        ("metric: accuracy", "metric: mae"),
+        r"task\.metric of classification must be accuracy or your own module:function, got 'mae'",
+    ),
+    "a metric of one's own without a direction": (
+        ("metric: accuracy", f"metric: a:b\n  metric_digest: sha256:{'0' * 64}"),
+        r"task\.direction must say which a:b is better: higher or lower",
+    ),
+    "a direction for a known metric": (
+        ("metric: accuracy", "metric: accuracy\n  direction: lower"),
+        r"task\.direction and task\.unit go with a metric of your own, accuracy has its own",
+    ),
+    "a micro-NPU without its compiler's settings": (
+        (
+            "to_onnxruntime\n    runtime: onnxruntime\n    convert:\n"
+            "      precisions: [fp32, int8-dynamic, int8-static]",
+            "to_ethos_u\n    runtime: tflite_micro\n    convert:\n      precisions: [fp32]",
+        ),
+        r"convert\.vela: goes with to_ethos_u and is required there, got to_ethos_u",
+    ),
+    "TensorRT settings where there is no TensorRT": (
+        (
+            "      precisions: [fp32, int8-dynamic, int8-static]",
+            "      precisions: [fp32]\n      tensorrt: {compute_capability: '8.9'}",
+        ),
+        r"convert\.tensorrt: goes with to_tensorrt and to_tensorrt_bundle .*, got to_onnxruntime",
+    ),
+    "an activation type that the kernels do not take": (
+        (
+            "      precisions: [fp32, fp16-weights, int8-dynamic, int8-static]",
+            "      precisions: [fp32]\n      activation_dtype: uint8",
+        ),
+        r"activation_dtype: kernels for to_litert take int8, got uint8",
     ),
     "text that is not YAML": (("model: digits", "model: [digits"), r"params\.yaml is not YAML"),
 }

@@ -55,7 +55,7 @@ def test_the_variable_says_where_environments_are(monkeypatch, tmp_path):
     monkeypatch.setenv("SLIPWAY_ENVIRONMENTS", str(tmp_path))
     assert tools.environments_path() == tmp_path
     monkeypatch.delenv("SLIPWAY_ENVIRONMENTS")
-    assert tools.environments_path() == Path(".venvs")
+    assert tools.environments_path() == Path(sys.prefix).parent / ".venvs"
 
 
 def test_doctor_lists_every_tool_with_who_uses_it_and_how_to_get_it(tmp_path):
@@ -71,4 +71,5 @@ def test_doctor_lists_every_tool_with_who_uses_it_and_how_to_get_it(tmp_path):
         n for n, t in p.targets.items() if t.runtime == "tflite_runtime"
     )
     assert rows["onnx"].version
+    assert tools.remedy("nncf", tools.BUILD) == "pip install 'slipway[openvino]'"
     assert rows["onnx"].remedy is None
