@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline import files, params
+from pipeline.compatibility import EVIDENCE
 from pipeline.errors import DataError, DependencyError, PipelineError
 from pipeline.runtimes.errors import RunnerError
 from pipeline.targets import tools
@@ -47,6 +48,21 @@ def _required_tools(p: params.Params, environments: Path) -> Iterator[str]:
         ]
         if absent and target.required:
             yield f"targets.{name} is required and {', '.join(absent)} is absent; run make setup"
+
+
+def remarks(p: params.Params, environments: Path) -> Iterator[str]:
+    """Say what is no mistake but better known before: absent tools, evidence short of measured."""
+    for name, target in p.targets.items():
+        found = tools.versions(target, environments)
+        absent = [tool for tool, version in found.items() if version == tools.ABSENT]
+        if absent:
+            yield (
+                f"{name} will not be built or measured: {', '.join(absent)} is absent "
+                "(slipway doctor names what installs it)"
+            )
+        evidence = EVIDENCE[target.converter]
+        if evidence != "measured":
+            yield f"{name} will be {evidence}, not measured: this machine has no such hardware"
 
 
 def _data_and_net(p: params.Params) -> Iterator[str]:

@@ -61,6 +61,43 @@ def _options(
         os.environ["SLIPWAY_DEBUG"] = "1"
 
 
+DEFAULT_TARGETS = "x86-onnxruntime,x86-litert"
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project to write.")],
+    onnx: Annotated[Path | None, typer.Option(help="A trained model to start from.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A .npz, a folder or archive of images, or fsdd's archive.")
+    ] = None,
+    targets: Annotated[
+        str, typer.Option(help="Ids separated by commas, or `all`.")
+    ] = DEFAULT_TARGETS,
+) -> None:
+    """Write a project of your own: params.yaml, dvc.yaml, thin stages that run this wheel."""
+    from pipeline import check as checks
+    from pipeline import params
+    from pipeline.project import init as projects
+    from pipeline.targets import tools
+
+    request = projects.Request(folder, onnx, data, tuple(targets.split(",")))
+    for line in projects.write(request):
+        console.terminal.print(line, markup=False)
+    p = params.load(folder / params.FILE_NAME)
+    for line in checks.remarks(p, tools.environments_path()):
+        console.terminal.print(f"Check before you run: {line}", markup=False)
+    console.terminal.print(f"Wrote {folder}/.  Next:  cd {folder} && make run", markup=False)
+
+
+@app.command("schema")
+def show_schema() -> None:
+    """Print the JSON schema of params.yaml, for editors."""
+    from pipeline.project import schema
+
+    typer.echo(schema.schema().decode(), nl=False)
+
+
 @app.command()
 def check(project: Project = Path()) -> None:
     """Find every problem of params.yaml, data, factories and tools before anything runs."""

@@ -1,7 +1,7 @@
 """Stage ``toolchain``: which tools are installed, which machine this is. Never fails.
 
 Reads   params.yaml [targets]; the installed distributions; this machine
-Writes  models/toolchain/T/ {tools.json, device.json} for each target T
+Writes  models/toolchain/ {slipway.json, T/{tools.json, device.json} for each target T}
 """
 
 from pathlib import Path
@@ -11,6 +11,8 @@ from pipeline.targets import device, tools
 
 
 def run(out: Path, p: params.Params, environments: Path) -> None:
+    out.mkdir(parents=True)
+    files.write_atomic(out / "slipway.json", files.encode_json(tools.own_version()))
     machine = device.describe()
     machine["fingerprint"] = device.fingerprint(machine)
     for name, target in p.targets.items():

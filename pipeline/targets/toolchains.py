@@ -1,7 +1,7 @@
 """What set-up installs for the targets that are switched on; `scripts/setup` reads the lines.
 
-``python -m pipeline.targets.toolchains PARAMS.yaml`` prints ``extra NAME`` for an extra of the wheel
-and ``environment NAME`` for a virtual environment of its own; ``--all`` prints every one.
+``python -m pipeline.targets.toolchains PARAMS.yaml`` prints ``extra NAME`` for an extra of the
+wheel and ``environment NAME`` for a virtual environment of its own; ``--all`` prints every one.
 """
 
 import sys

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from pipeline import compatibility, params
+from pipeline import compatibility, files, params
 from pipeline.compatibility import Converter, Runtime
 from pipeline.errors import TargetError
 
@@ -80,6 +80,15 @@ def environments_path() -> Path:
     """
     beside = Path(sys.prefix).parent / ENVIRONMENTS_PATH
     return Path(os.environ.get(ENVIRONMENTS_VARIABLE, beside))
+
+
+def own_version() -> dict[str, str]:
+    """Return this slipway's version and the digest of its code: projects depend on both."""
+    room = Path(__file__).parents[1]
+    sources = sorted(path for path in room.rglob("*") if path.suffix in {".py", ".yaml"})
+    listed = {path.relative_to(room).as_posix(): files.digest_file(path) for path in sources}
+    code = files.digest_bytes(files.encode_json(listed))
+    return {"version": metadata.version("slipway"), "code": code}
 
 
 def environment_python(name: str, environments: Path | None = None) -> Path:

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 def test_every_target_gets_its_tools_and_this_machine(tmp_path):
     p = params.load(ROOT / "params.yaml")
     stage.run(tmp_path / "out", p, tmp_path / "no-environments")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == p.targets.keys()
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made == {*p.targets, "slipway.json"}
     for name in p.targets:
         machine = json.loads((tmp_path / "out" / name / "device.json").read_bytes())
         assert machine["fingerprint"] == device.fingerprint(device.describe())

@@ -1,0 +1,186 @@
+"""What `slipway init` says of the data: the source, its splits, and a preprocessing that fits."""
+
+import os
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import InputsError
+from pipeline.manifest import Signature, Tensor
+from pipeline.project.settings import NUM_CALIBRATION, RATIOS
+
+RANDOM_NAME = "random-inputs.npz"
+NUM_RANDOM = 480  # 144 to train (calibration), 168 each to validate and test
+MAX_RANDOM_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class Source:
+    """The section `data` of params.yaml, whether it has labels, and one line on what was found."""
+
+    section: dict[str, Any]
+    is_labelled: bool
+    line: str
+
+
+def of_training(path: Path | None, project: Path) -> Source:
+    """Describe the data of a project that trains its own net; None is the embedded digits."""
+    if path is None:
+        steps: list[dict[str, Any]] = [
+            {"step": "scale", "factor": 0.0625},
+            {"step": "resize", "height": 32, "width": 32},
+            {"step": "add_channel"},
+            {"step": "channels_first"},
+        ]
+        return Source(_section("digits", None, steps), True, "no data given: scikit-learn's digits")
+    kind = _kind(path)
+    steps = []
+    if kind == "image_folder":
+        steps = _image_steps((3, 32, 32), channels_first=True)
+    return _found(kind, path, project, steps)
+
+
+def of_onnx(signature: Signature, path: Path | None, project: Path) -> Source:
+    """Describe the data of a project that starts from an ONNX file.
+
+    Raises:
+        InputsError: the data do not fit the file's inputs, or none were given and cannot be made.
+    """
+    if path is None:
+        return _random(signature, project)
+    kind = _kind(path)
+    if len(signature.inputs) > 1:
+        if kind != "npz":
+            names = ", ".join(f"inputs.{tensor.name}" for tensor in signature.inputs)
+            raise InputsError(f"--data: a net of several inputs takes a .npz with {names}")
+        return _found(kind, path, project, {tensor.name: [] for tensor in signature.inputs})
+    shape = _sample_shape(signature.inputs[0])
+    if kind == "image_folder":
+        return _found(kind, path, project, _steps_of_images(signature.inputs[0].name, shape))
+    if kind == "npz":
+        return _found(kind, path, project, _steps_of_npz(path, shape))
+    raise InputsError(f"--data: {path} goes with a net of your own; give a .npz for an ONNX file")
+
+
+def _kind(path: Path) -> str:
+    """Tell a source from what lies at the path."""
+    if path.is_dir():
+        return "image_folder"
+    if not path.is_file():
+        raise InputsError(f"--data: {path} is missing; name a .npz, a folder or an archive")
+    if path.suffix == ".npz":
+        return "npz"
+    if tarfile.is_tarfile(path):
+        with tarfile.open(path) as archive:
+            first = (name for name in archive.getnames() if name.endswith(".wav"))
+            return "fsdd" if next(first, None) else "image_folder"
+    if zipfile.is_zipfile(path):
+        return "image_folder"
+    raise InputsError(
+        f"--data: {path} is no .npz, folder or archive of images; numpy.savez(path, inputs=inputs)"
+    )
+
+
+def _found(kind: str, path: Path, project: Path, steps: Any) -> Source:
+    relative = Path(os.path.relpath(path.absolute(), project)).as_posix()
+    section = _section(kind, relative, steps)
+    is_labelled, line = True, f"{path.name}: {kind}"
+    if kind == "npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            names = [n for n in arrays.files if n == "inputs" or n.startswith("inputs.")]
+            if not names:
+                raise InputsError(f"--data: {path} has no array `inputs`, only {arrays.files}")
+            is_labelled = "labels" in arrays.files
+            num = len(arrays[names[0]])
+        line = f"{path.name}: {num} samples, {'with' if is_labelled else 'without'} labels"
+    elif kind == "image_folder" and path.is_dir():
+        classes = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+        is_labelled = bool(classes)
+        num = sum(1 for entry in path.rglob("*") if entry.is_file())
+        line = f"{path.name}/: {len(classes) or 'no'} classes, {num} images"
+    return Source(section, is_labelled, line)
+
+
+def _section(kind: str, path: str | None, steps: Any) -> dict[str, Any]:
+    section: dict[str, Any] = {"source": kind, **({"path": path} if path else {}), "seed": 0}
+    if kind == "fsdd":
+        section |= {"test_speakers": ["nicolas", "theo"], "validation_speakers": ["yweweler"]}
+    else:
+        section |= RATIOS
+    return {**section, "num_calibration": NUM_CALIBRATION, "preprocessing": steps}
+
+
+def _sample_shape(tensor: Tensor) -> tuple[int, ...]:
+    shape = tensor.shape[1:]
+    fixed = tuple(length for length in shape if isinstance(length, int))
+    if len(fixed) != len(shape):
+        raise InputsError(
+            f"input {tensor.name} has free axes {list(tensor.shape)} beside the batch; "
+            "give --data, whose samples fix them"
+        )
+    return fixed
+
+
+def _steps_of_images(name: str, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    if len(shape) == 3 and shape[0] in {1, 3}:
+        return _image_steps(shape, channels_first=True)
+    if len(shape) == 3 and shape[2] in {1, 3}:
+        return _image_steps((shape[2], *shape[:2]), channels_first=False)
+    raise InputsError(
+        f"--data: images do not fit input {name} of shape {list(shape)}; give a .npz of tensors"
+    )
+
+
+def _image_steps(shape: tuple[int, ...], *, channels_first: bool) -> list[dict[str, Any]]:
+    """Resize and scale to 0..1; whether that is what the net was trained with, its owner knows."""
+    steps: list[dict[str, Any]] = [
+        {"step": "resize", "height": shape[1], "width": shape[2]},
+        {"step": "scale", "factor": 1 / 255},
+    ]
+    return steps + ([{"step": "channels_first"}] if channels_first else [])
+
+
+def _steps_of_npz(path: Path, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    with np.load(path, allow_pickle=False) as arrays:
+        if "inputs" not in arrays.files:
+            raise InputsError(f"--data: {path} has no array `inputs`, only {arrays.files}")
+        raw = arrays["inputs"].shape[1:]
+    if raw == shape:
+        return []
+    if len(raw) == 3 and (raw[2], *raw[:2]) == shape:
+        return [{"step": "channels_first"}]
+    if len(raw) == 2 and (1, *raw) == shape:
+        return [{"step": "add_channel"}, {"step": "channels_first"}]
+    if len(raw) == 2 and (*raw, 1) == shape:
+        return [{"step": "add_channel"}]
+    raise InputsError(
+        f"--data: {path.name} has samples of shape {list(raw)}, the net takes {list(shape)}; "
+        "give samples of that shape"
+    )
+
+
+def _random(signature: Signature, project: Path) -> Source:
+    """Make inputs where none were given: enough to convert and to time, not to judge quality."""
+    draw = np.random.default_rng(0)
+    arrays = {}
+    for tensor in signature.inputs:
+        shape = _sample_shape(tensor)
+        key = "inputs" if len(signature.inputs) == 1 else f"inputs.{tensor.name}"
+        arrays[key] = draw.random((NUM_RANDOM, *shape), dtype=np.float32)
+    num_bytes = sum(array.nbytes for array in arrays.values())
+    if num_bytes > MAX_RANDOM_BYTES:
+        raise InputsError(
+            f"random inputs would take {num_bytes / 1e6:.0f} MB; give --data with real ones"
+        )
+    np.savez(project / RANDOM_NAME, allow_pickle=False, **arrays)
+    several = len(signature.inputs) > 1
+    steps: Any = {tensor.name: [] for tensor in signature.inputs} if several else []
+    line = (
+        f"no data given: {NUM_RANDOM} random inputs in {RANDOM_NAME}; speed and size are real, "
+        "agreement and calibration need --data"
+    )
+    return Source(_section("npz", RANDOM_NAME, steps), False, line)
