@@ -32,6 +32,7 @@ app.add_typer(registry_app, name="registry")
 app.add_typer(inputs_app, name="inputs")
 
 EXIT_NOTHING_SHIPS = 3
+EXIT_WORSE = 4
 
 Project = Annotated[Path, typer.Option(help="The project's folder.")]
 RegistryPath = Annotated[
@@ -252,19 +253,51 @@ def _known_target(target: str, known: list[str]) -> None:
 
 
 @app.command()
+def diff(
+    against: Annotated[str, typer.Option(help="A git revision, such as origin/main.")],
+    out: Annotated[Path | None, typer.Option(help="Write the table as Markdown.")] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Growth that is no matter.")] = 0.05,
+    project: Project = Path(),
+) -> None:
+    """Compare what ships now with what shipped at a revision; exit 4: a target got worse."""
+    import tempfile
+
+    from pipeline import files, params
+    from pipeline.registry import base
+    from pipeline.reporting import difference
+
+    targets = list(params.load(project / params.FILE_NAME).targets)
+    with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+        fetched = {t: base.fetch(project, against, t, Path(folder) / t) for t in targets}
+        before = {t: difference.read(path) if path else None for t, path in fetched.items()}
+    after = {t: difference.read(project / "models/release" / t) for t in targets}
+    found = difference.compare(before, after, tolerance)
+    text = difference.markdown(found, against)
+    typer.echo(text, nl=False)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(out, text.encode())
+    if any(d.verdict in {"worse", "gone"} for d in found):
+        raise typer.Exit(EXIT_WORSE)
+
+
+@app.command()
 def publish(
     version: Annotated[
         str | None, typer.Option("--version", help="X.Y.Z; needs a clean tree.")
     ] = None,
+    tag: Annotated[str | None, typer.Option(help="NAME@vX.Y.Z, in place of --version.")] = None,
     project: Project = Path(),
     registry: RegistryPath = Path("registry"),
 ) -> None:
     """Put what `register` wrote into the registry, as one release."""
     from pipeline import params
     from pipeline.registry import publish as publishing
+    from pipeline.registry import semver
     from pipeline.registry.store import DirectoryStore
 
     p = params.load(project / params.FILE_NAME)
+    version = version or (semver.of_tag(tag, p.model) if tag else None)
     releases = {name: project / "models/release" / name for name in p.targets}
     store = DirectoryStore(registry)
     known = store.keys("releases")

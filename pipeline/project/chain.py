@@ -54,6 +54,7 @@ def stage_module(name: str) -> str:
 
 
 def _template() -> dict[str, Any]:
-    path = resources.files("pipeline.project") / "template" / "dvc.yaml"
+    # not named dvc.yaml: DVC would read it as one of this repository's
+    path = resources.files("pipeline.project") / "template" / "chain.yaml"
     document: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return document

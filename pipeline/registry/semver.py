@@ -52,3 +52,18 @@ def precedence(version: str) -> Precedence:
 
 def _identifier(part: str) -> _Identifier:
     return (0, int(part), "") if part.isdigit() else (1, 0, part)
+
+
+def of_tag(tag: str, name: str) -> str:
+    """Return the version of a tag ``NAME@vX.Y.Z``.
+
+    Raises:
+        RegistryError: it is no such tag, or another model's.
+    """
+    model, separator, version = tag.partition("@v")
+    if not separator:
+        raise RegistryError(f"tag must be NAME@vX.Y.Z, got {tag!r}")
+    if model != name:
+        raise RegistryError(f"tag {tag!r} is of {model!r}, params.yaml builds {name!r}; retag it")
+    check(version)
+    return version

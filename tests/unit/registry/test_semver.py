@@ -132,3 +132,20 @@ def test_versions_of_equal_precedence_differ_in_build_metadata_only(one, other):
     assert (semver.precedence(one) < semver.precedence(other)) + same + (
         semver.precedence(other) < semver.precedence(one)
     ) == 1
+
+
+def test_a_tag_names_model_and_version():
+    assert semver.of_tag("digits@v1.2.0-rc.1", "digits") == "1.2.0-rc.1"
+
+
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [
+        ("v1.2.0", r"tag must be NAME@vX\.Y\.Z, got 'v1\.2\.0'"),
+        ("other@v1.2.0", r"is of 'other', params\.yaml builds 'digits'; retag it"),
+        ("digits@v1.2", r"'1\.2'"),
+    ],
+)
+def test_a_tag_that_is_none_or_anothers_is_refused(tag, words):
+    with pytest.raises(RegistryError, match=words):
+        semver.of_tag(tag, "digits")

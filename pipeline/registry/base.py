@@ -1,0 +1,37 @@
+"""The release directories of another revision of this project, from DVC's cache or remote."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from pipeline.errors import RegistryError
+
+
+def fetch(project: Path, revision: str, target: str, to: Path) -> Path | None:
+    """Put ``models/release/TARGET`` as of a revision at ``to``; None where it had none.
+
+    Raises:
+        RegistryError: the revision is not known, or DVC cannot get its data.
+    """
+    lock = _git(project, "show", f"{revision}:./dvc.lock")
+    if lock.returncode and "exists on disk, but not in" not in lock.stderr:
+        known = _git(project, "rev-parse", "--verify", "-q", f"{revision}^{{commit}}")
+        if known.returncode:
+            raise RegistryError(f"revision {revision!r} is not known; fetch it, or name another")
+    if f"register@{target}:" not in lock.stdout:
+        return None
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "get", ".", f"models/release/{target}",
+         "--rev", revision, "-o", str(to.absolute()), "-q"],
+        cwd=project, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        said = " ".join(done.stderr.split())[:300]
+        raise RegistryError(f"models/release/{target} of {revision} cannot be got: {said}")
+    return to
+
+
+def _git(project: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["git", *arguments], cwd=project, capture_output=True, text=True, check=False
+    )
