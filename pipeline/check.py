@@ -13,6 +13,8 @@ from pipeline.errors import DataError, DependencyError, PipelineError
 from pipeline.runtimes.errors import RunnerError
 from pipeline.targets import tools
 
+NUM_TRIED = 4  # samples through the user's ONNX file: enough to see that it takes them
+
 
 def problems(path: Path, environments: Path) -> list[str]:
     """List all problems, one line each; none means that `dvc repro` can start."""
@@ -21,7 +23,7 @@ def problems(path: Path, environments: Path) -> list[str]:
         return lines
     pins = list(_pins(found))
     # what is not the pinned input is not worth reading
-    code = [] if pins else _data_and_net(found)
+    code = [] if pins else [*_data_and_net(found), *_metric(found)]
     return [*pins, *_required_tools(found, environments), *code]
 
 
@@ -35,7 +37,9 @@ def _pins(p: params.Params) -> Iterator[str]:
         ("train.checkpoint", checkpoint, checkpoint_digest, "train.checkpoint_digest"),
     ):
         if source is not None:
-            yield from _problem_of(partial(files.check_pin, Path(source), digest, role, key))
+            folders = role == "data.path" and p.data.source == "image_folder"
+            check = partial(files.check_pin, Path(source), digest, role, key, folders=folders)
+            yield from _problem_of(check)
 
 
 def _required_tools(p: params.Params, environments: Path) -> Iterator[str]:
@@ -43,17 +47,21 @@ def _required_tools(p: params.Params, environments: Path) -> Iterator[str]:
     for name, target in p.targets.items():
         absent = [
             tool
-            for tool, version in tools.versions(target, environments).items()
+            for tool, version in _tools(p, target, environments).items()
             if version == tools.ABSENT
         ]
         if absent and target.required:
             yield f"targets.{name} is required and {', '.join(absent)} is absent; run make setup"
 
 
+def _tools(p: params.Params, target: params.Target, environments: Path) -> dict[str, str]:
+    return tools.versions(target, environments, from_onnx=p.net.onnx is not None)
+
+
 def remarks(p: params.Params, environments: Path) -> Iterator[str]:
     """Say what is no mistake but better known before: absent tools, evidence short of measured."""
     for name, target in p.targets.items():
-        found = tools.versions(target, environments)
+        found = _tools(p, target, environments)
         absent = [tool for tool, version in found.items() if version == tools.ABSENT]
         if absent:
             yield (
@@ -77,15 +85,28 @@ def _try_data_and_net(p: params.Params) -> None:
     except ImportError as error:
         raise DependencyError(str(error.name), "build") from error
 
-    samples = source.read(p.data)
+    samples = source.read(p.data, p.task.kind)
     made = splits.make(samples, p.data)
     try:
-        shape = made["calibration"].tensors().shape[1:]
+        tensors = made["calibration"].tensors()
     except RunnerError as error:
         raise DataError(f"data.preprocessing does not fit the samples: {error}") from error
+    if p.net.onnx is not None:
+        from pipeline.conversion import from_onnx
+
+        from_onnx.adopt(Path(p.net.onnx), tensors[:NUM_TRIED], p.export.max_abs_error)
+        return
+    shape = tensors.shape[1:]
     net = factory.build(p.net, shape, len(samples.label_names))
     if p.train is not None and p.train.checkpoint is not None:
         store.load_checkpoint(Path(p.train.checkpoint), net)
+
+
+def _metric(p: params.Params) -> Iterator[str]:
+    """Import the user's metric, if it is the user's."""
+    from pipeline.profiling import quality
+
+    yield from _problem_of(lambda: quality.judge_of(p.task))
 
 
 def _problem_of(attempt: Callable[[], object]) -> Iterator[str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.params import Params
     from pipeline.registry.store import DirectoryStore
     from pipeline.reporting.answer import Answer
+    from pipeline.reporting.evidence import Sources
     from pipeline.reporting.report import Report
 
 app = typer.Typer(
@@ -28,8 +29,10 @@ app = typer.Typer(
 )
 registry_app = typer.Typer(help="Look at a registry.", no_args_is_help=True)
 inputs_app = typer.Typer(help="Inputs from outside the project.", no_args_is_help=True)
+device_app = typer.Typer(help="What is done on the device itself.", no_args_is_help=True)
 app.add_typer(registry_app, name="registry")
 app.add_typer(inputs_app, name="inputs")
+app.add_typer(device_app, name="device")
 
 EXIT_NOTHING_SHIPS = 3
 EXIT_WORSE = 4
@@ -158,8 +161,8 @@ def report(project: Project = Path()) -> None:
 
     p = params.load(project / params.FILE_NAME)
     made = _gather(project, p)
-    reports.write(made, project / "models/report")
-    table = Table(*reports.HEADER, box=None, pad_edge=False)
+    reports.write(made, project / "models/report", _sources(project, list(p.targets)))
+    table = Table(*reports.header(made.answers), box=None, pad_edge=False)
     for row in reports.ships_table(made.answers):
         table.add_row(*(escape(cell) for cell in row))
     console.terminal.print("\nWhat ships", style="bold")
@@ -174,10 +177,10 @@ def _say_next(made: "Report") -> None:
     console.terminal.print()
     for answer in made.answers:
         console.terminal.print(words.headline(answer), markup=False)
-    shipped = [answer.target for answer in made.answers if answer.status == "ships"]
+    shipped = [a.target for a in made.answers if a.artifact and a.artifact.kind != "built"]
     target = (shipped or [answer.target for answer in made.answers])[0]
     console.terminal.print(f"\nWhy, next best, what would change it:  slipway explain {target}")
-    console.terminal.print("Report:                                models/report/report.md")
+    console.terminal.print("Report:                                models/report/report.html")
     if shipped:
         get = f"slipway pull {made.model} --target {target} --to ./model"
         console.terminal.print(f"Get one:                               {get}")
@@ -205,6 +208,24 @@ def _gather(project: Path, p: "Params") -> "Report":
         model=p.model,
         answers=tuple(_answers(project, list(p.targets))),
         stages={path.stem: json.loads(path.read_text(encoding="utf-8")) for path in metrics},
+    )
+
+
+def _sources(project: Path, targets: list[str]) -> "Sources":
+    """Say where the report finds what lies behind the answers."""
+    from pipeline import manifest
+    from pipeline.reporting.evidence import Sources
+
+    models = project / "models"
+    places = ("*", *(f"*/{target}" for target in targets))
+    described = [
+        p for place in places for p in sorted(models.glob(f"{place}/{manifest.FILE_NAME}"))
+    ]
+    return Sources(
+        profiled={target: models / "profiled" / target for target in targets},
+        quantized=models / "quantized",
+        curves=models / "training/plots/metrics",
+        manifests=[path.parent for path in described],
     )
 
 
@@ -307,6 +328,9 @@ def publish(
     else:
         done = f"-> {registry}/ (unsigned)"
     console.say("publish", f"{release.name} {release.version} {done}")
+    for target, part in release.targets.items():
+        if part.unproven:
+            console.say("publish", f"{target} is unproven: a pull of it needs --unproven")
     for target, reason in release.skipped.items():
         console.say("publish", f"without {target}: {reason}")
 
@@ -318,18 +342,25 @@ def pull(
     to: Annotated[Path, typer.Option("--to", help="A folder that does not exist yet.")],
     version: Version = None,
     registry: RegistryPath = Path("registry"),
+    unproven: Annotated[
+        bool, typer.Option("--unproven", help="Also what was built and never ran.")
+    ] = False,
 ) -> None:
     """Fetch a target's artifact; every byte is verified before the folder appears."""
     from pipeline.registry import resolve
 
-    release = resolve.pull(_existing(registry), name, target, version, to)
-    console.say("pull", f"{name} {release.version} for {target} -> {to}/ (verified; unsigned)")
+    store = _existing(registry)
+    release = resolve.pull(store, name, target, version, to, accept_unproven=unproven)
+    trust = "verified; unsigned" + ("; unproven" if release.targets[target].unproven else "")
+    console.say("pull", f"{name} {release.version} for {target} -> {to}/ ({trust})")
 
 
 @app.command()
 def run(
     artifact: Annotated[Path, typer.Argument(help="What `pull` made.")],
-    samples: Annotated[Path, typer.Argument(metavar="INPUT", help="npz with raw `inputs`.")],
+    samples: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="npz of raw `inputs`, wav, image.")
+    ],
     runtime: Annotated[str | None, typer.Option(help="Default: what it was measured with.")] = None,
 ) -> None:
     """Run an artifact on samples with its own preprocessing and print the top classes."""
@@ -395,6 +426,21 @@ def verify_registry(registry: RegistryPath = Path("registry")) -> None:
     if problems:
         raise typer.Exit(console.EXIT_BAD_INPUT)
     console.say("verify", "every blob and reference is as published")
+
+
+@device_app.command("build")
+def build_engine(
+    artifact: Annotated[Path, typer.Argument(help="A build bundle, as `pull` made it.")],
+    to: Annotated[Path, typer.Option("--to", help="A folder that does not exist yet.")],
+    caches: Annotated[
+        Path | None, typer.Option("--timing-caches", help="Default: ~/.cache/slipway.")
+    ] = None,
+) -> None:
+    """Build a bundle's engine with this device's own TensorRT, as its recipe says."""
+    from pipeline.device import build as building
+
+    building.build(artifact, to, caches=caches or building.default_caches())
+    console.say("device", f"{artifact} -> {to}/ (built, not measured)")
 
 
 @inputs_app.command("lock")

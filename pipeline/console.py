@@ -75,6 +75,15 @@ def say(stage: str, text: str) -> None:
     terminal.print(f"{stage:<11} {text}", markup=False)
 
 
+def scaled(value: float, unit: str = "") -> str:
+    """Write a count with three digits and a prefix: ``77.4 k``, ``12.5 MB``."""
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        # 999.5 and above would be written as 1e+03
+        if value >= 0.9995 * factor:
+            return f"{value / factor:#.3g}".rstrip(".") + f" {prefix}{unit}"
+    return f"{value:.0f} {unit}".rstrip()
+
+
 @contextmanager
 def track(stage: str, total: int) -> Iterator[Callable[[str], None]]:
     """Show a bar, on a terminal only; call what is yielded once a step, with a short note."""

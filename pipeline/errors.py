@@ -9,6 +9,7 @@
       ManifestError                   missing, malformed, unsupported version
         DigestMismatchError           bytes differ from the manifest (lists all files)
       NetError                        the user's factory or checkpoint does not give a usable net
+      MetricError                     the user's metric fails or gives no finite number
       TrainingError                   training cannot go on: the loss is not finite
       ConversionError                 toolchain refused; carries stage, target, operator
       ParityError                     outputs differ more than the tolerance: both numbers
@@ -51,6 +52,10 @@ class DigestMismatchError(ManifestError):
 
 class NetError(PipelineError):
     """A factory or checkpoint does not give a usable net."""
+
+
+class MetricError(PipelineError):
+    """The user's metric fails or gives no finite number."""
 
 
 class TrainingError(PipelineError):

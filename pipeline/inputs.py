@@ -1,4 +1,4 @@
-"""Pin inputs from outside (data, checkpoint, the user's factory) by digest in params.yaml."""
+"""Pin inputs from outside (data, models, the user's own code) by digest in params.yaml."""
 
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,20 @@ from pipeline.errors import InputsError
 # section, the key that names the input, the key that pins it
 PINS = (
     ("data", "path", "digest"),
+    ("data", "url", "digest"),
     ("train", "checkpoint", "checkpoint_digest"),
     ("net", "factory", "factory_digest"),
+    ("net", "onnx", "onnx_digest"),
+    ("task", "metric", "metric_digest"),
 )
+FUNCTIONS = ("factory", "metric")  # module:function, whose source file is pinned
 
 
 def lock(path: Path) -> dict[str, str]:
     """Write the digest of each named input beside it, leaving the rest of the file as it is.
+
+    Of a folder it is over its names and bytes; what a URL names is fetched into the project's
+    cache. A metric that is not the user's own has nothing to pin.
 
     Returns:
         The dotted keys written, with their digests; empty when params.yaml names no such input.
@@ -27,12 +34,9 @@ def lock(path: Path) -> dict[str, str]:
         document = strict_yaml.read(path)
         settings = document.value.get(section)
         source = settings.get(key) if isinstance(settings, dict) else None
-        if source is None:
+        if source is None or (key == "metric" and ":" not in str(source)):
             continue
-        found = _locate(key, str(source), path.parent)
-        if not found.is_file():
-            raise InputsError(f"{section}.{key}: {source} is missing; mend {path.name}")
-        digest = files.digest_file(found)
+        digest = _digest(section, key, str(source), path)
         text = _set_beside(
             path.read_text(encoding="utf-8"), document.root, section, key, pin, digest
         )
@@ -41,12 +45,21 @@ def lock(path: Path) -> dict[str, str]:
     return written
 
 
-def _locate(key: str, value: str, project: Path) -> Path:
-    if key != "factory":
-        return project / value
-    from pipeline.nets import source
+def _digest(section: str, key: str, value: str, path: Path) -> str:
+    if key == "url":
+        from pipeline.data import download
 
-    return source.find(value)
+        return files.digest_file(download.fetch(value, None, path.parent / download.CACHE))
+    if key in FUNCTIONS:
+        from pipeline import users_code
+
+        return files.digest_file(users_code.find(f"{section}.{key}", value, InputsError))
+    found = path.parent / value
+    if section == "data" and found.is_dir():
+        return files.digest_folder(found)
+    if not found.is_file():
+        raise InputsError(f"{section}.{key}: {value} is missing; mend {path.name}")
+    return files.digest_file(found)
 
 
 def _set_beside(text: str, root: Any, section: str, key: str, pin: str, digest: str) -> str:

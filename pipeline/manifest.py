@@ -15,6 +15,9 @@ from pipeline.errors import DigestMismatchError, ManifestError
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
 
+Steps = tuple[dict[str, Any], ...]
+Preprocessing = Steps | dict[str, Steps]
+
 T = TypeVar("T")
 
 
@@ -58,7 +61,10 @@ class Signature(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """See the module. ``files`` maps relative posix paths to digests."""
+    """See the module. ``files`` maps relative posix paths to digests.
+
+    ``preprocessing`` is a list of steps, or one for each input of a net that has several.
+    """
 
     schema_version: int = SCHEMA_VERSION
     model: str
@@ -73,7 +79,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tools: dict[str, str] = {}
     signature: Signature | None = None
     labels: tuple[str, ...] = ()
-    preprocessing: tuple[dict[str, Any], ...] = ()
+    preprocessing: Preprocessing = ()
     files: dict[str, File] = {}
 
 

@@ -35,6 +35,15 @@ class Latency(msgspec.Struct, frozen=True):
     p50_upper: float | None = None
 
 
+def digits(value: float, unit: str, sign: str = "") -> str:
+    """Write a quality or a difference, without its unit: in % two decimals, else four digits.
+
+    >>> digits(97.5, "%"), digits(0.4, "%", "+"), digits(0.012348, "mm"), digits(3.0, "")
+    ('97.50', '+0.40', '0.01235', '3')
+    """
+    return f"{value:{sign}{'.2f' if unit == '%' else '.4g'}}"
+
+
 class Quality(msgspec.Struct, frozen=True):
     """A quality figure on n samples with the half-width of its 95 % interval."""
 
@@ -44,6 +53,16 @@ class Quality(msgspec.Struct, frozen=True):
     value: float
     n: int
     half_width: float
+
+    @property
+    def figure(self) -> str:
+        """The value with its unit, such as ``97.50 %``."""
+        return f"{digits(self.value, self.unit)} {self.unit}".rstrip()
+
+    @property
+    def unit_of_drop(self) -> str:
+        """The unit of differences; those of percentages are points."""
+        return "point" if self.unit == "%" else self.unit
 
 
 class Drop(msgspec.Struct, frozen=True):

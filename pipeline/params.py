@@ -26,6 +26,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 
 Positive = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[int, Meta(ge=0)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Ratio = Annotated[float, Meta(ge=0, lt=1)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
@@ -85,6 +86,7 @@ class Data(_Section, frozen=True, kw_only=True):
     """Where samples come from and how they are split: by ratio or by speaker; test is what is left.
 
     ``preprocessing`` is one list of steps, or one for each input of a net that has several.
+    ``channels`` is of images: 3 (RGB) or 1 (grey).
     """
 
     source: Literal["digits", "npz", "fsdd", "image_folder"]
@@ -92,6 +94,7 @@ class Data(_Section, frozen=True, kw_only=True):
     url: str | None = None
     digest: Digest | None = None
     labels: tuple[str, ...] = ()
+    channels: Literal[1, 3] = 3
     seed: Seed
     train_ratio: Annotated[float, Meta(gt=0, lt=1)] | None = None
     validation_ratio: Annotated[float, Meta(gt=0, lt=1)] | None = None
@@ -108,8 +111,10 @@ class Task(_Section, frozen=True, kw_only=True):
     """What the net is for and by what it is judged.
 
     ``metric`` is the kind's own (`METRICS`) or the user's ``module:function``, called as
-    ``function(outputs, labels) -> float`` with arrays [N, ...]; ``direction`` and ``unit`` are of
-    the user's metric. Kind ``agreement`` needs no labels: quality is agreement with the fp32 model.
+    ``function(outputs, labels) -> float`` with arrays [N, ...] of any N; ``direction`` and ``unit``
+    are of the user's metric. Of several outputs it gets a structured array (``outputs["name"]``),
+    and of kind ``anomaly`` the scores [N]; the other metrics judge the first output. Kind
+    ``agreement`` needs no labels: quality is agreement with the fp32 model.
     """
 
     kind: Literal["classification", "regression", "anomaly", "agreement"]
@@ -141,6 +146,21 @@ class Net(_Section, frozen=True, kw_only=True):
     args: dict[str, Any] = {}
 
 
+class Augmentation(_Section, frozen=True, kw_only=True):
+    """Random changes of training samples; pairs are of the two axes behind the channel.
+
+    ``shift`` is the most places a sample moves, ``stretch`` the most it is scaled (to e^stretch),
+    ``mask`` the longest run set to zero. ``offset_std`` is of one number added to a whole line of
+    the last axis, ``noise_std`` of one for each value.
+    """
+
+    shift: tuple[NotNegative, NotNegative] = (0, 0)
+    stretch: tuple[Ratio, Ratio] = (0.0, 0.0)
+    mask: tuple[NotNegative, NotNegative] = (0, 0)
+    offset_std: Annotated[float, Meta(ge=0)] = 0.0
+    noise_std: Annotated[float, Meta(ge=0)] = 0.0
+
+
 class Training(_Section, frozen=True, kw_only=True):
     """One run of the training loop: the teacher's, or a recovery's."""
 
@@ -152,6 +172,7 @@ class Training(_Section, frozen=True, kw_only=True):
     warmup_ratio: Ratio
     label_smoothing: Ratio
     patience: Positive
+    augmentation: Augmentation | None = None
 
 
 class Train(Training, frozen=True, kw_only=True):
@@ -250,8 +271,10 @@ class Select(_Section, frozen=True, kw_only=True):
     ``max_quality_drop`` is in the metric's unit (points for accuracy) and judged by the upper bound
     of the paired 95 % interval. ``accept`` is the weakest evidence that may ship.
     ``min_accelerated_ratio`` is of operators and judged where the compiler tells their placement.
+    ``precision`` lets no other ship: what was only ``built`` has no figure to choose it by.
     """
 
+    precision: Precision | None = None
     objective: Literal["latency", "size"] = "latency"
     accept: Evidence = "measured"
     max_quality_drop: Annotated[float, Meta(ge=0)] = 2.0

@@ -1,18 +1,60 @@
 """Raw input to tensor, as declarative steps in numpy: the same code on the host and on the device.
 
-Axes: N samples, then those of one raw sample (H height, W width, C channel).
+Axes: N samples, then those of one raw sample (H height, W width, C channel; T time of a waveform).
+Of a net with several inputs the samples are a structured array [N] with a field an input.
 """
 
-from typing import Any, Callable, Dict, Mapping, Sequence
+from typing import Any, Callable, Dict, Mapping, Sequence, Union
 
 import numpy as np
 
+from pipeline.runtimes import structured
 from pipeline.runtimes.errors import RunnerError
 
 Array = Any  # np.ndarray; NDArray's parameters differ between the numpys of old boards
+Steps = Sequence[Mapping[str, Any]]
+
+MIN_SAMPLE_RATE_HZ = 1000  # the mel filters start at 20 Hz and need room below half the rate
+MIN_FRAME = 16  # samples; kaldi-native-fbank crashes at one
+MIN_MEL_BINS = 3
 
 
-def apply(steps: Sequence[Mapping[str, Any]], batch: Array) -> Array:
+def apply_all(steps: Union[Steps, Mapping[str, Steps]], batch: Array) -> Array:
+    """Apply one list of steps to a plain array, or a mapping of them to a structured one."""
+    return apply_named(steps, batch) if isinstance(steps, Mapping) else apply(steps, batch)
+
+
+def apply_named(steps_by_input: Mapping[str, Steps], batch: Array) -> Array:
+    """Apply each input's own steps to its field of raw samples, a structured array [N].
+
+    Args:
+        steps_by_input: a list of steps a field, maybe an empty one, as `apply` takes them.
+        batch: raw samples with one field an input, never changed.
+
+    Returns:
+        A structured array [N] with the same fields in the same order, each float32.
+
+    Raises:
+        RunnerError: fields and steps have other names, or as `apply`; names the input.
+    """
+    names = batch.dtype.names or ()
+    if set(names) != set(steps_by_input):
+        raise RunnerError(
+            "the samples have inputs {}, data.preprocessing has steps for {}; "
+            "give each input a list of steps".format(sorted(names), sorted(steps_by_input))
+        )
+    tensors = {name: _apply_input(name, steps_by_input[name], batch[name]) for name in names}
+    return structured.join(tensors)
+
+
+def _apply_input(name: str, steps: Steps, batch: Array) -> Array:
+    try:
+        return apply(steps, batch)
+    except RunnerError as error:
+        raise RunnerError("input {!r}: {}".format(name, error)) from error
+
+
+def apply(steps: Steps, batch: Array) -> Array:
     """Apply the steps in order to raw samples [N, ...] and return C-contiguous float32 [N, ...].
 
     Args:
@@ -93,10 +135,80 @@ def channels_first(tensor: Array) -> Array:
     return tensor.transpose(0, 3, 1, 2)
 
 
+def channels_last(tensor: Array) -> Array:
+    """Turn [N, C, H, W] into [N, H, W, C]; converters append it for files that take that."""
+    if tensor.ndim != 4:
+        raise ValueError("needs channel, height, width")
+    return tensor.transpose(0, 2, 3, 1)
+
+
+def mfcc(
+    tensor: Array,
+    sample_rate_hz: int,
+    num_coefficients: int,
+    num_mel_bins: int,
+    frame_length_ms: float,
+    frame_shift_ms: float,
+) -> Array:
+    """Turn waveforms [N, T] into cepstral coefficients [N, frame, coefficient].
+
+    Kaldi's MFCC: frames that lie wholly inside the waveform, 1 + (T - length) // shift of them; no
+    dither; coefficient 0 is the mean of the log mel energies, not the frame's own energy.
+    """
+    try:
+        import kaldi_native_fbank
+    except ImportError as error:
+        raise RunnerError(
+            "preprocessing step mfcc needs kaldi-native-fbank, which is not installed here; "
+            "pip install 'slipway[audio]'"
+        ) from error
+    if tensor.ndim != 2:
+        raise ValueError("needs one axis, time")
+    # as the library rounds: it holds milliseconds as float32
+    length = int(sample_rate_hz * 0.001 * float(np.float32(frame_length_ms)))
+    shift = int(sample_rate_hz * 0.001 * float(np.float32(frame_shift_ms)))
+    num_frames = 1 + (tensor.shape[1] - length) // max(shift, 1)
+    # the library ends the process where a setting makes no sense, so none of these reaches it
+    if sample_rate_hz < MIN_SAMPLE_RATE_HZ:
+        raise ValueError("sample_rate_hz must be at least {}".format(MIN_SAMPLE_RATE_HZ))
+    if length < MIN_FRAME or shift < 1 or num_frames < 1:
+        raise ValueError(
+            "frames of {} samples, one every {}, must hold {} at least and fit".format(
+                length, shift, MIN_FRAME
+            )
+        )
+    if not max(MIN_MEL_BINS, num_coefficients) <= num_mel_bins <= length:
+        raise ValueError(
+            "num_mel_bins must be at least {} and num_coefficients, at most {}".format(
+                MIN_MEL_BINS, length
+            )
+        )
+    options = kaldi_native_fbank.MfccOptions()
+    options.frame_opts.samp_freq = sample_rate_hz
+    options.frame_opts.frame_length_ms = frame_length_ms
+    options.frame_opts.frame_shift_ms = frame_shift_ms
+    options.frame_opts.dither = 0  # noise: equal samples would differ
+    options.frame_opts.snip_edges = True
+    options.mel_opts.num_bins = num_mel_bins
+    options.num_ceps = num_coefficients
+    options.use_energy = False
+    found = np.empty((len(tensor), num_frames, num_coefficients), np.float32)
+    for index, waveform in enumerate(tensor):
+        computer = kaldi_native_fbank.OnlineMfcc(options)
+        computer.accept_waveform(sample_rate_hz, waveform.tolist())
+        computer.input_finished()
+        assert computer.num_frames_ready == num_frames
+        for frame in range(num_frames):
+            found[index, frame] = computer.get_frame(frame)
+    return found
+
+
 STEPS: Dict[str, Callable[..., Array]] = {
     "scale": scale,
     "normalize": normalize,
     "resize": resize,
     "add_channel": add_channel,
     "channels_first": channels_first,
+    "channels_last": channels_last,
+    "mfcc": mfcc,
 }

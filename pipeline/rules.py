@@ -69,6 +69,10 @@ def _sources(params: Params) -> Problems:
     elif data.source != "digits" and (data.path is None) == (data.url is None):
         what = f"data.source {data.source} needs one of data.path and data.url"
         yield ("data", "path"), f"{what}, got {data.path!r} and {data.url!r}"
+    if isinstance(data.preprocessing, dict) and net.onnx is None:
+        what = "steps by input go with net.onnx: net.name and net.factory take one input"
+        got = ", ".join(data.preprocessing)
+        yield ("data", "preprocessing"), f"data.preprocessing: {what}, got {got}"
     given = [key for key in ("name", "factory", "onnx") if getattr(net, key) is not None]
     if len(given) != 1:
         yield ("net",), f"net needs one of name, factory and onnx, got {given or 'none'}"
@@ -147,6 +151,9 @@ def _target(target: Target, data: Data) -> Problems:
         yield precisions, f"names one twice, got {list(convert.precisions)}"
     if "fp32" not in convert.precisions:
         yield precisions, f"must hold fp32, the reference, got {list(convert.precisions)}"
+    if target.select.precision not in (None, *convert.precisions):
+        what = f"must be one of convert.precisions {list(convert.precisions)}"
+        yield ("select", "precision"), f"{what}, got {target.select.precision}"
     if convert.num_calibration > data.num_calibration:
         what = f"must be at most data.num_calibration {data.num_calibration}"
         yield ("convert", "num_calibration"), f"{what}, got {convert.num_calibration}"

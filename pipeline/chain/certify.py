@@ -1,7 +1,7 @@
 """Stage ``certify@T``: the one chosen artifact and the reference, once, on the test split.
 
-Reads   params.yaml [targets.T.profile]; models/selected/T/; models/data/test.npz;
-        models/toolchain/T/tools.json
+Reads   params.yaml [task, targets.T.runtime, targets.T.profile]; models/selected/T/;
+        models/data/test.npz; the user's metric
 Writes  models/certified/T/ {measurement.json, reference.json, manifest.json}; the manifest alone
         when nothing was selected
 """
@@ -13,7 +13,7 @@ import msgspec
 from pipeline import console, manifest, measurement, params
 from pipeline.data import splits
 from pipeline.measurement import Measurement
-from pipeline.profiling import agreement, golden, measure
+from pipeline.profiling import golden, measure, quality, summary
 
 ARTIFACT, REFERENCE = "measurement.json", "reference.json"
 
@@ -22,11 +22,12 @@ def run(selected: Path, test: Path, out: Path, p: params.Params, target: str) ->
     manifest.verify(selected)
     out.mkdir(parents=True)
     if (selected / "artifact").is_dir():
-        chosen, reference = _certify(selected, test, p.targets[target])
+        chosen, reference = _certify(selected, test, p.task, p.targets[target])
         measurement.write(out / ARTIFACT, chosen)
         measurement.write(out / REFERENCE, reference)
-        assert chosen.quality is not None
-        console.say("certify", f"{target}: {chosen.quality.value:.2f} % on test")
+        found = chosen.quality
+        said = f"{found.figure} on test" if found else f"nothing to run, {chosen.reason}"
+        console.say("certify", f"{target}: {said}")
     manifest.write(
         out,
         model=p.model,
@@ -36,25 +37,35 @@ def run(selected: Path, test: Path, out: Path, p: params.Params, target: str) ->
     )
 
 
-def _certify(selected: Path, test: Path, target: params.Target) -> tuple[Measurement, Measurement]:
-    """Replace quality, drop and agreement of both measurements by what the test split says."""
-    labels = splits.read(test).labels
+def _certify(
+    selected: Path, test: Path, task: params.Task, target: params.Target
+) -> tuple[Measurement, Measurement]:
+    """Replace quality, drop and agreement of both measurements by what the test split says.
+
+    Of what was built and cannot run here there is nothing to replace.
+    """
+    chosen, reference = (
+        measurement.read(selected / role / measurement.FILE_NAME)
+        for role in ("artifact", "reference")
+    )
+    if chosen.kind == "built":
+        return chosen, reference
+    judge, truth = quality.judge_of(task), quality.truth_of(task, splits.read(test))
     golden.check_golden(
         selected / "artifact" / "files", selected / "artifact" / "golden.npz", target
     )
-    reference_outputs = measure.outputs(selected / "reference" / "files", test, target)
+    # an fp32 reference that the target's own runtime lacks kernels for ran elsewhere
+    elsewhere = msgspec.structs.replace(target, runtime=reference.runtime)
+    reference_outputs = measure.outputs(selected / "reference" / "files", test, elsewhere)
     outputs = measure.outputs(selected / "artifact" / "files", test, target)
-    reference = msgspec.structs.replace(
-        measurement.read(selected / "reference" / measurement.FILE_NAME),
-        quality=agreement.quality(reference_outputs, labels),
+    return (
+        msgspec.structs.replace(
+            chosen, **summary.judged_by(judge, truth, outputs, reference_outputs)
+        ),
+        msgspec.structs.replace(
+            reference, **summary.judged_by(judge, truth, reference_outputs, None)
+        ),
     )
-    chosen = msgspec.structs.replace(
-        measurement.read(selected / "artifact" / measurement.FILE_NAME),
-        quality=agreement.quality(outputs, labels),
-        drop=agreement.drop(outputs, reference_outputs, labels),
-        agreement=agreement.agreement(outputs, reference_outputs),
-    )
-    return chosen, reference
 
 
 def main(name: str) -> None:

@@ -1,7 +1,8 @@
 """Stage ``convert@T``: every variant in T's own format and precisions.
 
-Reads   params.yaml [recipes, targets.T]; models/exported/; models/quantized/;
-        models/data/calibration.npz; models/toolchain/T/tools.json
+Reads   params.yaml [net, recipes, targets.T]; models/exported/; models/quantized/ (not with
+        net.onnx, whose exported files have no nets); models/data/calibration.npz;
+        models/toolchain/T/tools.json
 Writes  models/converted/T/ {VARIANT-PRECISION/{model.onnx|model.tflite, manifest.json},
         candidates.json, manifest.json}
 """
@@ -21,7 +22,7 @@ from pipeline.data import splits
 
 def run(
     exported: Path,
-    quantized: Path,
+    quantized: Path | None,
     calibration: Path,
     tools: Path,
     out: Path,
@@ -29,10 +30,14 @@ def run(
     target: str,
 ) -> None:
     source = manifest.verify(exported)
-    manifest.verify(quantized)
+    roles = {"calibration": calibration, "exported": exported}
+    if quantized is not None:
+        manifest.verify(quantized)
+        roles["quantized"] = quantized
     samples = splits.read(calibration).tensors()
     cfg = p.targets[target]
-    absent = candidates.absent_tools(cfg.converter, json.loads(tools.read_bytes()))
+    installed = json.loads(tools.read_bytes())
+    absent = candidates.absent_tools(cfg.converter, installed, from_onnx=quantized is None)
     out.mkdir(parents=True)
     outcomes: list[Outcome] = []
     for name, recipe in p.recipes.items():
@@ -42,27 +47,29 @@ def run(
         if asked:
             # by name from a closed Literal: editing one converter rebuilds its targets only
             converter = importlib.import_module(f"pipeline.conversion.{cfg.converter}")
-            folder = exported / name
-            variant = Variant(name, folder / "model.onnx", quantized / name, manifest.read(folder))
+            folder, net = exported / name, quantized and quantized / name
+            variant = Variant(name, folder / "model.onnx", net, manifest.read(folder))
             outcomes += converter.convert(variant, asked, samples, cfg.convert, out)
     common = {
         "model": p.model,
         "stage": "convert",
         "target": target,
         "labels": source.labels,
-        "preprocessing": source.preprocessing,
     }
     for outcome in outcomes:
         if outcome.path is not None:
-            _write_manifest(outcome, calibration, cfg.convert, common)
+            own = outcome.preprocessing
+            steps = source.preprocessing if own is None else own
+            _write_manifest(outcome, calibration, cfg.convert, {**common, "preprocessing": steps})
     files.write_atomic(
         out / candidates.FILE_NAME, files.encode_json([o.record() for o in outcomes])
     )
     manifest.write(
         out,
-        inputs=manifest.inputs_of(calibration=calibration, exported=exported, quantized=quantized),
+        inputs=manifest.inputs_of(**roles),
         params={"convert": msgspec.to_builtins(cfg.convert), "converter": cfg.converter},
         tools={name: version for o in outcomes for name, version in o.tools.items()},
+        preprocessing=source.preprocessing,
         **common,
     )
     _say(target, outcomes)
@@ -89,7 +96,7 @@ def _write_manifest(
         signature=outcome.signature,
         tools=outcome.tools,
         inputs=manifest.inputs_of(**sources),
-        params=used,
+        params=used | dict(outcome.settings),
         **common,
     )
 
@@ -104,15 +111,17 @@ def _say(target: str, outcomes: list[Outcome]) -> None:
 
 def main(key: str) -> None:
     """Run the stage on the project in the current folder."""
-    console.run_stage(
-        "convert",
-        lambda: run(
+
+    def stage() -> None:
+        p = params.load()
+        run(
             Path("models/exported"),
-            Path("models/quantized"),
+            Path("models/quantized") if p.net.onnx is None else None,
             Path("models/data/calibration.npz"),
             Path("models/toolchain") / key / "tools.json",
             Path("models/converted") / key,
-            params.load(),
+            p,
             key,
-        ),
-    )
+        )
+
+    console.run_stage("convert", stage)

@@ -1,7 +1,7 @@
 """Stage ``distill``: smaller nets learn back from the teacher, if that beats plain fine-tuning.
 
-Reads   params.yaml [model, recipes, distill]; models/data/{train,validation}.npz; models/trained/;
-        models/pruned/
+Reads   params.yaml [model, task, recipes, distill]; models/data/{train,validation}.npz;
+        models/trained/; models/pruned/
 Writes  models/distilled/ {VARIANT/ (a net directory), manifest.json}; models/metrics/distill.json
 """
 
@@ -9,15 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline import console, manifest, params
 from pipeline.compression import figures, variants
-from pipeline.compression.distill import Recovery, recover
+from pipeline.compression.distill import Recovery, Teacher, recover, teaching
 from pipeline.nets import store
-from pipeline.profiling import agreement
-from pipeline.training import loop
+from pipeline.profiling import quality
+from pipeline.training import loop, objective
+from pipeline.training.objective import Objective
 
 
 def run(
@@ -31,13 +29,15 @@ def run(
 ) -> None:
     made_from, _ = manifest.verify(pruned), manifest.verify(trained)
     settings = variants.settings_of(p, "distill")
-    train, validation = loop.Tensors.read(train_npz), loop.Tensors.read(validation_npz)
+    goal = objective.of(p.task)
+    train = loop.learnable(loop.Tensors.read(train_npz), goal)
+    validation = loop.Tensors.read(validation_npz)
     out.mkdir(parents=True)
     rows: dict[str, tuple[figures.Figures, figures.Figures]] = {}
     more: dict[str, dict[str, Any]] = {}
     done: dict[tuple[str, str], str] = {}
     with loop.deterministic(seed=0):  # every fit seeds itself; for the one thread
-        teacher_outputs = loop.evaluate(store.load(trained).net, train).outputs
+        teacher = store.load(trained).net
         for name, cfg in settings.items():
             recipe = p.recipes[name]
             twin = done.setdefault((recipe.prune, recipe.distill), name)
@@ -45,16 +45,16 @@ def run(
                 variants.hand_on(out / twin, out / name)
                 rows[name], more[name] = rows[twin], more[twin]
                 continue
-            before = _measure(pruned / name, validation)
+            before = _measure(pruned / name, validation, goal)
             if cfg is None:
                 variants.hand_on(pruned / name, out / name)
                 rows[name], more[name] = (before, before), {}
                 continue
             recovery, more[name] = _recover(
-                name, pruned / name, teacher_outputs, train, validation, cfg
+                name, pruned / name, teaching(teacher, train, cfg), train, validation, cfg, p
             )
             _save(recovery, pruned / name, out / name)
-            rows[name] = before, _measure(out / name, validation)
+            rows[name] = before, _measure(out / name, validation, goal)
     figures.write(metrics, rows, more)
     manifest.write(
         out,
@@ -74,27 +74,29 @@ def run(
 def _recover(
     name: str,
     student: Path,
-    teacher_outputs: NDArray[np.float32],
+    teacher: Teacher,
     train: loop.Tensors,
     validation: loop.Tensors,
     cfg: params.Distill,
+    p: params.Params,
 ) -> tuple[Recovery, dict[str, Any]]:
-    started = time.monotonic()
+    started, goal = time.monotonic(), objective.of(p.task)
     with console.track("distill", 2 * cfg.epochs) as advance:
         recovery = recover(
             lambda: store.load(student).net,
-            teacher_outputs,
+            teacher,
             train,
             validation,
             cfg,
-            lambda epoch: advance(f"{name} validation {epoch.validation_accuracy:.1f} %"),
+            lambda epoch: advance(f"{name} validation {goal.words(epoch.quality)}"),
+            goal,
         )
-    both = _compare(recovery, validation)
+    both = _compare(recovery, validation, p.task)
+    interval = (both["difference"], both["difference_lower"], both["difference_upper"])
     console.say(
         "distill",
-        f"{name}   validation {both['distilled_accuracy']:.1f} % (fine-tuning alone: "
-        f"{both['fine_tuned_accuracy']:.1f} %; {both['difference']:+.2f} "
-        f"[{both['difference_lower']:+.2f}..{both['difference_upper']:+.2f}] point, "
+        f"{name}   validation {goal.words(recovery.distilled.best.quality)} (fine-tuning alone: "
+        f"{goal.words(recovery.fine_tuned.best.quality)}; {goal.words_of_difference(*interval)}, "
         f"n={both['n']})   {recovery.winner.replace('_', '-')} kept   "
         f"{time.monotonic() - started:.0f} s",
     )
@@ -113,16 +115,19 @@ def _save(recovery: Recovery, source: Path, destination: Path) -> None:
     )
 
 
-def _compare(recovery: Recovery, validation: loop.Tensors) -> dict[str, Any]:
-    """Pair both nets on validation: accuracies in percent, their difference in points."""
+def _compare(recovery: Recovery, validation: loop.Tensors, task: params.Task) -> dict[str, Any]:
+    """Pair both nets on validation: their figures, and how much better distillation is."""
+    goal = recovery.objective
     distilled, fine_tuned = (
-        loop.evaluate(net, validation).outputs
+        loop.evaluate(net, validation, goal).outputs
         for net in (recovery.distilled_net, recovery.fine_tuned_net)
     )
-    paired = agreement.drop(fine_tuned, distilled, validation.labels.numpy())
+    inputs = validation.inputs.numpy() if task.kind == "anomaly" else None
+    truth = quality.Truth(validation.labels.numpy(), inputs)
+    paired = quality.judge_of(task).drop(fine_tuned, distilled, truth)
     return {
-        "distilled_accuracy": recovery.distilled.best.validation_accuracy,
-        "fine_tuned_accuracy": recovery.fine_tuned.best.validation_accuracy,
+        f"distilled_{goal.name}": recovery.distilled.best.quality,
+        f"fine_tuned_{goal.name}": recovery.fine_tuned.best.quality,
         "difference": paired.value,
         "difference_lower": paired.lower,
         "difference_upper": paired.upper,
@@ -131,9 +136,9 @@ def _compare(recovery: Recovery, validation: loop.Tensors) -> dict[str, Any]:
     }
 
 
-def _measure(directory: Path, validation: loop.Tensors) -> figures.Figures:
+def _measure(directory: Path, validation: loop.Tensors, goal: Objective) -> figures.Figures:
     stored = store.load(directory)
-    return figures.measure(stored.net, stored.input_shape, validation)
+    return figures.measure(stored.net, stored.input_shape, validation, goal)
 
 
 def main() -> None:

@@ -1,30 +1,35 @@
 """Stage ``profile@T``: one measurement a candidate, on T, on validation data.
 
-Reads   params.yaml [recipes, targets.T.runtime, targets.T.profile]; models/converted/T/;
-        models/data/validation.npz; models/toolchain/T/ {tools.json, device.json}
+Reads   params.yaml [task, recipes, targets.T.runtime, targets.T.profile]; models/converted/T/;
+        models/data/validation.npz; models/toolchain/T/ {tools.json, device.json}; the user's metric
 Writes  models/profiled/T/ {CANDIDATE/{measurement.json, samples.npz, outputs.npz, golden.npz},
         candidates.json, manifest.json}; of a candidate that is not measured measurement.json alone
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from pipeline import console, files, manifest, measurement, params
+from pipeline.compatibility import EVIDENCE
 from pipeline.data import splits
-from pipeline.data.splits import Split
 from pipeline.errors import TargetError
-from pipeline.profiling import golden, measure, summary
+from pipeline.profiling import estimate, golden, measure, quality, summary, unproven
 from pipeline.profiling.bench import PRESETS, Bench, Candidate, Preset
 from pipeline.profiling.summary import Measured
 from pipeline.targets import device as devices
 from pipeline.targets import tools as toolchain
 
 CANDIDATES = "candidates.json"
+# By the strongest evidence that can be had here of a converter's files.
+METHODS: dict[str, Callable[..., list[Measured]]] = {
+    "measured": measure.measure,
+    "built": unproven.measure,
+    "estimated": estimate.measure,
+}
 
 
 def run(
@@ -41,15 +46,17 @@ def run(
 ) -> None:
     source = manifest.verify(converted)
     split = splits.read(validation)
-    cfg = p.targets[target]
+    cfg, truth = p.targets[target], quality.truth_of(p.task, split)
     bench = Bench(
         target_id=target,
         target=cfg,
         device=_this_machine(device),
         inputs=validation,
-        labels=split.labels,
+        labels=truth.labels,
         preset=preset or PRESETS[cfg.profile.preset],
         environments=environments,
+        judge=quality.judge_of(p.task),
+        tensors=truth.inputs,
     )
     listed = json.loads((converted / CANDIDATES).read_bytes())
     built = [c for c in listed if c["status"] == "built"]
@@ -58,7 +65,7 @@ def run(
     measured = _measure(candidates, params.reference_candidate(p), bench, installed)
     out.mkdir(parents=True)
     for described, found in zip(built, measured, strict=True):
-        _write(out / described["candidate"], found, split, described["precision"])
+        _write(out / described["candidate"], found, split.inputs, described["precision"])
     files.write_atomic(out / CANDIDATES, (converted / CANDIDATES).read_bytes())
     manifest.write(
         out,
@@ -66,7 +73,7 @@ def run(
         stage="profile",
         target=target,
         inputs=manifest.inputs_of(converted=converted, validation=validation),
-        params={"profile": msgspec.to_builtins(cfg.profile), "runtime": cfg.runtime},
+        params={"profile": cfg.profile, "runtime": cfg.runtime, "task": p.task},
         tools=installed,
         labels=source.labels,
         preprocessing=source.preprocessing,
@@ -88,22 +95,25 @@ def _measure(
     candidates: Sequence[Candidate], reference: str, bench: Bench, installed: dict[str, str]
 ) -> list[Measured]:
     """Measure all, or say of all that the runtime is absent."""
+    evidence = EVIDENCE[bench.target.converter]
     tool = toolchain.runtime_tool(bench.target)
-    if installed.get(tool, toolchain.ABSENT) == toolchain.ABSENT:
+    absent = installed.get(tool, toolchain.ABSENT) == toolchain.ABSENT
+    if absent and evidence != "built":  # that a file was built needs no runtime to be said
         environment = bench.target.profile.environment
-        reason = f"{tool} is absent in environment {environment}; {toolchain.REMEDIES[environment]}"
+        remedy = toolchain.remedy(tool, environment)
+        reason = f"{tool} is absent in environment {environment}; {remedy}"
         return [Measured(summary.not_measured(c, reason, bench), {}, None) for c in candidates]
     total = measure.num_steps(len(candidates), bench.preset)
     with console.track("profile", total) as step:
-        return measure.measure(candidates, reference, bench, step)
+        return METHODS[evidence](candidates, reference, bench, step)
 
 
-def _write(folder: Path, found: Measured, split: Split, precision: params.Precision) -> None:
+def _write(folder: Path, found: Measured, inputs: Any, precision: params.Precision) -> None:
     folder.mkdir()
     if found.outputs is not None:
         np.savez(folder / "samples.npz", allow_pickle=False, **found.samples)
         np.savez(folder / "outputs.npz", outputs=found.outputs)
-        golden.make_golden(folder / "golden.npz", split.inputs, found.outputs, precision)
+        golden.make_golden(folder / "golden.npz", inputs, found.outputs, precision)
     measurement.write(folder / measurement.FILE_NAME, found.measurement)
 
 
@@ -112,7 +122,12 @@ def _say(target: str, measurements: Sequence[measurement.Measurement]) -> None:
     fastest = min(fit, key=lambda m: m.latency_ms.p50 or 0.0, default=None)
     best = f"; fastest {fastest.candidate}, {fastest.latency_ms.p50:.3g} ms" if fastest else ""
     num_measured = sum(m.kind == "measured" for m in measurements)
-    console.say("profile", f"{target}: {num_measured} of {len(measurements)} measured{best}")
+    num_built = sum(m.kind == "built" for m in measurements)
+    num_estimated = sum(m.kind == "estimated" for m in measurements)
+    built = f", {num_built} built and not measured" if num_built else ""
+    estimated = f", {num_estimated} estimated" if num_estimated else ""
+    said = f"{num_measured} of {len(measurements)} measured{built}{estimated}{best}"
+    console.say("profile", f"{target}: {said}")
 
 
 def main(name: str) -> None:

@@ -1,6 +1,7 @@
 """Stage ``prune``: one smaller net for each recipe that prunes.
 
-Reads   params.yaml [model, recipes, prune]; models/data/{train,validation}.npz; models/trained/
+Reads   params.yaml [model, task, recipes, prune]; models/data/{train,validation}.npz;
+        models/trained/
 Writes  models/pruned/ {VARIANT/ (a net directory), kept_whole.json, manifest.json};
         models/metrics/prune.json
 """
@@ -14,7 +15,8 @@ from pipeline.compression import figures, variants
 from pipeline.compression.prune import Pruned, prune
 from pipeline.errors import ParamsError
 from pipeline.nets import store
-from pipeline.training.loop import Tensors, deterministic
+from pipeline.training import objective
+from pipeline.training.loop import Tensors, deterministic, learnable
 
 KEPT_WHOLE = "kept_whole.json"
 
@@ -27,17 +29,21 @@ def run(
     metrics: Path,
     p: params.Params,
 ) -> None:
-    made_from = manifest.verify(trained)
+    made_from, goal = manifest.verify(trained), objective.of(p.task)
     teacher, settings = store.load(trained), variants.settings_of(p, "prune")
     reads_train = any(cfg and cfg.criterion == "taylor" for cfg in settings.values())
-    train = Tensors.read(train_npz) if reads_train else None
+    train = learnable(Tensors.read(train_npz), goal) if reads_train else None
     validation = Tensors.read(validation_npz)
     example = torch.zeros(1, *teacher.input_shape)
     with deterministic(seed=0):  # nothing is drawn; for the one thread
-        before = figures.measure(teacher.net, teacher.input_shape, validation)
-        made = {n: prune(teacher.net, example, cfg, train) for n, cfg in settings.items() if cfg}
+        before = figures.measure(teacher.net, teacher.input_shape, validation, goal)
+        made = {
+            name: prune(teacher.net, example, cfg, train, goal)
+            for name, cfg in settings.items()
+            if cfg
+        }
         rows = {
-            name: (before, figures.measure(made[name].net, teacher.input_shape, validation))
+            name: (before, figures.measure(made[name].net, teacher.input_shape, validation, goal))
             if name in made
             else (before, before)
             for name in settings

@@ -2,7 +2,8 @@
 
 Reads   models/selected/T/; models/certified/T/
 Writes  models/release/T/ {release.json, artifact/, measurement.json, reference.json, golden.npz,
-        manifest.json}; only release.json and manifest.json when nothing can ship
+        manifest.json}; no golden.npz of what was built only; release.json and manifest.json alone
+        when nothing can ship
 """
 
 import shutil
@@ -26,7 +27,8 @@ def run(selected: Path, certified: Path, out: Path, model: str, target: str) -> 
         )
     else:
         shutil.copytree(selected / "artifact" / "files", out / "artifact")
-        shutil.copy(selected / "artifact" / "golden.npz", out / "golden.npz")
+        if (selected / "artifact" / "golden.npz").is_file():  # what never ran has none
+            shutil.copy(selected / "artifact" / "golden.npz", out / "golden.npz")
         for name in ("measurement.json", "reference.json"):
             shutil.copy(certified / name, out / name)
         chosen = manifest.read(out / "artifact")

@@ -2,7 +2,8 @@
 
 Reads   params.yaml [recipes, targets.T.select]; models/converted/T/; models/profiled/T/
 Writes  models/selected/T/ {selection.json, artifact/, reference/, manifest.json}
-        artifact/ and reference/ each hold the candidate's files, measurement.json and golden.npz
+        artifact/ and reference/ each hold the candidate's files, measurement.json and, unless it
+        was built only, golden.npz
 """
 
 import shutil
@@ -25,7 +26,8 @@ def run(converted: Path, profiled: Path, out: Path, p: params.Params, target: st
         for role, candidate in (("artifact", choice.chosen), ("reference", reference)):
             shutil.copytree(converted / candidate, out / role / "files")
             for name in (measurement.FILE_NAME, "golden.npz"):
-                shutil.copy(profiled / candidate / name, out / role / name)
+                if (profiled / candidate / name).is_file():  # what never ran has no golden outputs
+                    shutil.copy(profiled / candidate / name, out / role / name)
     (out / selection.FILE_NAME).write_bytes(files.encode_json(choice))
     manifest.write(
         out,

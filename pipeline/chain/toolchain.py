@@ -18,7 +18,7 @@ def run(out: Path, p: params.Params, environments: Path) -> None:
     for name, target in p.targets.items():
         folder = out / name
         folder.mkdir(parents=True)
-        found = tools.versions(target, environments)
+        found = tools.versions(target, environments, from_onnx=p.net.onnx is not None)
         files.write_atomic(folder / "tools.json", files.encode_json(found))
         files.write_atomic(folder / "device.json", files.encode_json(machine))
 

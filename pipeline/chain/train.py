@@ -1,6 +1,6 @@
 """Stage ``train``: the teacher, trained here or taken from a checkpoint.
 
-Reads   params.yaml [model, net, train]; models/data/{train,validation}.npz
+Reads   params.yaml [model, task, net, train]; models/data/{train,validation}.npz
 Writes  models/trained/ {weights.safetensors, net.json, manifest.json}; models/training/ (curves);
         models/metrics/train.json
 """
@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
 from torch import nn
 
 from pipeline import console, files, manifest, params
@@ -19,7 +18,8 @@ from pipeline.compression import figures, variants
 from pipeline.data import splits
 from pipeline.errors import DependencyError, PipelineError
 from pipeline.nets import factory, store
-from pipeline.training import loop
+from pipeline.training import loop, objective
+from pipeline.training.objective import Objective
 
 
 def run(
@@ -32,18 +32,19 @@ def run(
 ) -> None:
     assert p.train is not None  # rules ask for it where there is a net to train
     started = time.monotonic()
+    goal = objective.of(p.task)
     split, validation_split = splits.read(train_npz), splits.read(validation_npz)
-    train = loop.Tensors.of(split.tensors(), split.labels)
-    validation = loop.Tensors.of(validation_split.tensors(), validation_split.labels)
-    input_shape, num_classes = tuple(train.inputs.shape[1:]), len(split.label_names)
+    train, validation = loop.Tensors.of_split(split), loop.Tensors.of_split(validation_split)
+    input_shape = tuple(train.inputs.shape[1:])
+    num_classes = goal.num_outputs(input_shape, train.labels, split.label_names)
     with loop.deterministic(p.train.seed):
         net = factory.build(p.net, input_shape, num_classes)
-        came_from = _teach(net, train, validation, p.train, live)
-        found = figures.measure(net, input_shape, validation)
+        came_from = _teach(net, loop.learnable(train, goal), validation, p.train, goal, live)
+        found = figures.measure(net, input_shape, validation, goal)
     out.mkdir(parents=True)
     store.save(out, net, cfg=p.net, input_shape=input_shape, num_classes=num_classes)
     figures.write(metrics, {"teacher": (None, found)})
-    settings = msgspec.to_builtins({"net": p.net, "train": p.train})
+    settings = {"net": store.describe(p.net), "train": variants.builtins(p.train)}
     del settings["train"]["checkpoint"]  # its digest says which one; a path says where we are
     manifest.write(
         out,
@@ -58,7 +59,7 @@ def run(
     console.say(
         "train",
         f"{p.net.name or p.net.factory}   {came_from}   validation "
-        f"{found.validation_accuracy:.1f} %   {time.monotonic() - started:.0f} s",
+        f"{goal.words(found.quality)}   {time.monotonic() - started:.0f} s",
     )
     console.terminal.print(figures.table({"teacher": (None, found)}))
 
@@ -68,6 +69,7 @@ def _teach(
     train: loop.Tensors,
     validation: loop.Tensors,
     cfg: params.Train,
+    goal: Objective,
     live: Path | None,
 ) -> str:
     """Give the net its weights and say where they came from."""
@@ -75,20 +77,20 @@ def _teach(
         path = Path(cfg.checkpoint)
         files.check_pin(path, cfg.checkpoint_digest, "train.checkpoint", "train.checkpoint_digest")
         store.load_checkpoint(path, net)
-        with _curves(live):
+        with _curves(live, goal):
             return f"checkpoint {path.name}"
-    with console.track("train", cfg.epochs) as advance, _curves(live) as log:
+    with console.track("train", cfg.epochs) as advance, _curves(live, goal) as log:
 
         def on_epoch(epoch: loop.Epoch) -> None:
             log(epoch)
-            advance(f"validation {epoch.validation_accuracy:.1f} %")
+            advance(f"validation {goal.words(epoch.quality)}")
 
-        fit = loop.fit(net, train, validation, cfg, cfg.seed, on_epoch=on_epoch)
+        fit = loop.fit(net, train, validation, cfg, cfg.seed, objective=goal, on_epoch=on_epoch)
     return f"epoch {fit.best_epoch} of {len(fit.epochs)}"
 
 
 @contextlib.contextmanager
-def _curves(live: Path | None) -> Iterator[Callable[[loop.Epoch], None]]:
+def _curves(live: Path | None, goal: Objective) -> Iterator[Callable[[loop.Epoch], None]]:
     """Write the training curves with DVCLive, or nothing."""
     if live is None:
         yield lambda _: None
@@ -102,8 +104,10 @@ def _curves(live: Path | None) -> Iterator[Callable[[loop.Epoch], None]]:
         with Live(dir=str(live), dvcyaml=None, save_dvc_exp=False) as curves:
 
             def log(epoch: loop.Epoch) -> None:
-                for name in ("loss", "validation_loss", "validation_accuracy", "learning_rate"):
-                    curves.log_metric(name, getattr(epoch, name))
+                curves.log_metric("loss", epoch.loss)
+                curves.log_metric("validation_loss", epoch.validation_loss)
+                curves.log_metric(goal.validation_key, epoch.quality)
+                curves.log_metric("learning_rate", epoch.learning_rate)
                 curves.next_step()
 
             yield log

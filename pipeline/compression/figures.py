@@ -1,7 +1,7 @@
 """What a net costs and how well it does, before and after a step: as metrics and as a table."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +9,44 @@ from rich.table import Table
 from torch import nn
 
 from pipeline import files
+from pipeline.console import scaled
 from pipeline.nets.count import count
 from pipeline.training.loop import Tensors, evaluate
+from pipeline.training.objective import CLASSIFICATION, Objective
 
 Rows = Mapping[str, tuple["Figures | None", "Figures"]]  # variant -> before, after
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Costs as `nets.count` gives them; ``validation_accuracy`` in percent."""
+    """Costs as `nets.count` gives them; ``quality`` by the objective's metric on validation."""
 
     parameters: int
     macs: int
     size_bytes: int
-    validation_accuracy: float
+    quality: float
+    objective: Objective = CLASSIFICATION
+
+    def as_metrics(self) -> dict[str, Any]:
+        """Return what a metrics file holds; the quality's key names its metric."""
+        return {
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "size_bytes": self.size_bytes,
+            self.objective.validation_key: self.quality,
+        }
 
 
-def measure(net: nn.Module, input_shape: tuple[int, ...], validation: Tensors) -> Figures:
+def measure(
+    net: nn.Module,
+    input_shape: tuple[int, ...],
+    validation: Tensors,
+    objective: Objective = CLASSIFICATION,
+) -> Figures:
     """Count the net and evaluate it on validation."""
     counts = count(net, input_shape)
-    accuracy = evaluate(net, validation).accuracy
-    return Figures(counts.parameters, counts.macs, counts.size_bytes, accuracy)
+    quality = evaluate(net, validation, objective).quality
+    return Figures(counts.parameters, counts.macs, counts.size_bytes, quality, objective)
 
 
 def write(path: Path, rows: Rows, more: Mapping[str, Mapping[str, Any]] | None = None) -> None:
@@ -37,8 +54,8 @@ def write(path: Path, rows: Rows, more: Mapping[str, Mapping[str, Any]] | None =
     path.parent.mkdir(parents=True, exist_ok=True)
     laid_out = {
         name: {
-            **asdict(after),
-            **({f"{key}_before": v for key, v in asdict(before).items()} if before else {}),
+            **after.as_metrics(),
+            **({f"{key}_before": v for key, v in before.as_metrics().items()} if before else {}),
             **(more or {}).get(name, {}),
         }
         for name, (before, after) in rows.items()
@@ -63,15 +80,6 @@ def costs(before: Figures, after: Figures) -> str:
     return f"MACs {_change(old[1], new[1])}   parameters {_change(old[0], new[0])}"
 
 
-def scaled(value: float, unit: str = "") -> str:
-    """Write a count with three digits and a prefix: ``77.4 k``, ``12.5 MB``."""
-    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        # 999.5 and above would be written as 1e+03
-        if value >= 0.9995 * factor:
-            return f"{value / factor:#.3g}".rstrip(".") + f" {prefix}{unit}"
-    return f"{value:.0f} {unit}".rstrip()
-
-
 def _change(old: str, new: str) -> str:
     return new if old == new else f"{old} -> {new}"
 
@@ -81,5 +89,5 @@ def _cells(figures: Figures) -> tuple[str, str, str, str]:
         scaled(figures.parameters),
         scaled(figures.macs),
         scaled(figures.size_bytes, "B"),
-        f"{figures.validation_accuracy:.1f} %",
+        figures.objective.words(figures.quality),
     )

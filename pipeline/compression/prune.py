@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from pipeline import params
 from pipeline.errors import DependencyError, NetError, ParamsError
 from pipeline.training.loop import Tensors, batches
+from pipeline.training.objective import CLASSIFICATION, Batch, Objective
 
 PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 # what shapes that do not fit raise, in torch and in torch-pruning
@@ -37,7 +37,11 @@ class Pruned:
 
 
 def prune(
-    net: nn.Module, example: torch.Tensor, cfg: params.Prune, gradients_on: Tensors | None = None
+    net: nn.Module,
+    example: torch.Tensor,
+    cfg: params.Prune,
+    gradients_on: Tensors | None = None,
+    objective: Objective = CLASSIFICATION,
 ) -> Pruned:
     """Remove ``cfg.ratio`` of each group's channels from a copy of the net, least important first.
 
@@ -52,6 +56,7 @@ def prune(
         example: one input with its batch axis.
         cfg: how much, by which criterion, and what to leave alone.
         gradients_on: samples for the gradients of ``taylor``; not read for ``magnitude``.
+        objective: whose loss those gradients are of.
 
     Returns:
         The copy, in eval mode, with its history.
@@ -67,7 +72,7 @@ def prune(
     net = copy.deepcopy(net).eval()
     if cfg.criterion == "taylor":
         assert gradients_on is not None
-        _add_gradients(net, gradients_on)
+        _add_gradients(net, gradients_on, objective)
     expected = tuple(net(example).shape)
     candidate, history = _shrink(net, example, cfg, ignored, names)
     if _misfit(candidate, example, expected):
@@ -118,11 +123,13 @@ def _last_layer(net: nn.Module, example: torch.Tensor, names: list[str]) -> str:
     return ran[-1]
 
 
-def _add_gradients(net: nn.Module, samples: Tensors) -> None:
-    """Leave on each weight the gradient of the summed cross entropy over all samples."""
+def _add_gradients(net: nn.Module, samples: Tensors, objective: Objective) -> None:
+    """Leave on each weight the gradient of the summed loss over all samples."""
     net.zero_grad(set_to_none=True)
-    for inputs, labels in zip(batches(samples.inputs), batches(samples.labels), strict=True):
-        torch.autograd.backward(F.cross_entropy(net(inputs), labels, reduction="sum"))
+    places = batches(torch.arange(len(samples.labels)))
+    pieces = zip(batches(samples.inputs), batches(samples.labels), places, strict=True)
+    for batch in map(Batch._make, pieces):
+        torch.autograd.backward(objective.loss(net(batch.inputs), batch, reduction="sum"))
 
 
 def _shrink(

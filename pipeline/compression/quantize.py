@@ -1,6 +1,6 @@
 """How much each layer suffers from integers: fake-quantize one at a time and watch the output.
 
-Shapes: N samples, K classes, O output channels of a layer, X its other weight axes flattened.
+Shapes: N samples, K outputs, O output channels of a layer, X its other weight axes flattened.
 """
 
 import copy
@@ -17,9 +17,11 @@ from torch import nn
 
 from pipeline import params
 from pipeline.errors import NetError, ParamsError
+from pipeline.nets.on_grids import QUANTIZABLE
 from pipeline.training.loop import batches
+from pipeline.training.objective import CLASSIFICATION, Objective
+from pipeline.training.streaming import Inputs
 
-QUANTIZABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)  # output channels are weight axis 0
 # Activations stay at 8 bits whatever the weights have: no runtime we convert for has fewer.
 ACTIVATION_BITS = 8
 
@@ -28,14 +30,15 @@ ACTIVATION_BITS = 8
 class LayerSensitivity:
     """One layer alone in integers.
 
-    ``sqnr_db`` is that of the net's logits against the float net's, None when they are equal;
-    ``top1_agreement`` the share of samples with the float net's class, 0 to 1; ``activation_min``
-    and ``activation_max`` the range of the layer's input over the samples.
+    ``sqnr_db`` is that of the net's outputs against the float net's, None when they are equal;
+    ``top1_agreement`` the share of samples with the float net's class, 0 to 1, None where outputs
+    are no classes; ``activation_min`` and ``activation_max`` the range of the layer's input over
+    the samples.
     """
 
     layer: str
     sqnr_db: float | None
-    top1_agreement: float
+    top1_agreement: float | None
     weight_bits: int
     activation_min: float
     activation_max: float
@@ -48,7 +51,10 @@ class _Range:
 
 
 def sensitivity(
-    net: nn.Module, inputs: torch.Tensor, cfg: params.Quantize
+    net: nn.Module,
+    inputs: Inputs,
+    cfg: params.Quantize,
+    objective: Objective = CLASSIFICATION,
 ) -> tuple[LayerSensitivity, ...]:
     """Score every convolution and linear layer that runs, the most sensitive first.
 
@@ -57,9 +63,10 @@ def sensitivity(
     channel, and a per-channel scale takes that factor up exactly.
 
     Args:
-        net: maps [N, ...] to logits [N, K], in eval mode; left as it is.
+        net: maps [N, ...] to outputs [N, K], in eval mode; left as it is.
         inputs: the calibration set; the first ``cfg.num_samples`` are used.
         cfg: bits of the weights, and how many samples.
+        objective: tells whether the outputs are classes.
 
     Raises:
         ParamsError: the calibration set is smaller than ``cfg.num_samples``.
@@ -81,7 +88,8 @@ def sensitivity(
     for name, found in ranges.items():
         with _quantized(net.get_submodule(name), found, cfg.bits):
             outputs = _run(net, chosen)
-        agreement = float((outputs.argmax(1) == reference.argmax(1)).mean())
+        same = (outputs.argmax(1) == reference.argmax(1)).mean()
+        agreement = float(same) if objective.has_classes else None
         scores.append(
             LayerSensitivity(
                 name, sqnr_db(reference, outputs), agreement, cfg.bits, found.low, found.high

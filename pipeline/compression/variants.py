@@ -9,6 +9,8 @@ import msgspec
 
 from pipeline import manifest, params
 
+OPTIONAL = ("augmentation", "qat")  # whole sections: null where there is none would say nothing
+
 
 def settings_of(p: params.Params, step: str) -> dict[str, Any]:
     """Map each variant to its settings of a step (prune, distill ...), None where it skips."""
@@ -21,9 +23,14 @@ def settings_of(p: params.Params, step: str) -> dict[str, Any]:
 def describe(settings: dict[str, Any]) -> dict[str, Any]:
     """Turn what `settings_of` gave into what a manifest says: builtins, or ``skip``."""
     return {
-        name: params.SKIP if found is None else msgspec.to_builtins(found)
-        for name, found in settings.items()
+        name: params.SKIP if found is None else builtins(found) for name, found in settings.items()
     }
+
+
+def builtins(settings: msgspec.Struct) -> dict[str, Any]:
+    """Turn a step's settings into what a manifest says of them; what is not asked for is absent."""
+    found: dict[str, Any] = msgspec.to_builtins(settings)
+    return {k: value for k, value in found.items() if not (k in OPTIONAL and value is None)}
 
 
 def hand_on(source: Path, destination: Path) -> None:

@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import params
 from pipeline.compatibility import PRECISIONS
-from pipeline.errors import ConversionError
-from pipeline.manifest import Manifest, Signature
-from pipeline.targets.tools import ABSENT, BUILD, CONVERTER_TOOLS, remedy
+from pipeline.errors import ConversionError, ParityError
+from pipeline.manifest import Manifest, Preprocessing, Signature
+from pipeline.targets import tools as installation
 
 FILE_NAME = "candidates.json"
 MAX_REASON_LENGTH = 300
@@ -40,11 +40,14 @@ _FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/:'\"]+/)+")
 
 @dataclass(frozen=True)
 class Variant:
-    """A compressed form: its exported ONNX file, its net directory, its export's manifest."""
+    """A compressed form: its exported ONNX file, its net directory, its export's manifest.
+
+    ``net`` is None where the model came as an ONNX file (net.onnx).
+    """
 
     name: str
     onnx: Path
-    net: Path
+    net: Path | None
     manifest: Manifest
 
 
@@ -63,6 +66,10 @@ class Outcome:
     opset: int | None = None
     tools: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, Path] = field(default_factory=dict)  # what the converter read, by role
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the converter's own, for params
+    preprocessing: Preprocessing | None = (
+        None  # of a file that takes another layout; None is the export's
+    )
 
     def record(self) -> dict[str, str | None]:
         """Return what candidates.json says of it."""
@@ -81,6 +88,7 @@ class Description:
 
     signature: Signature
     opset: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)  # beside `attempt`'s, for params
 
 
 def candidate_id(variant: str, precision: str) -> str:
@@ -98,7 +106,7 @@ def refused(
 ) -> list[Outcome]:
     """List the candidates that are not even tried: tools are absent, or the recipe says skip."""
     if absent:
-        remedies = dict.fromkeys(remedy(tool, BUILD) for tool in absent)
+        remedies = dict.fromkeys(installation.remedy(tool, _environment(tool)) for tool in absent)
         reason = f"{', '.join(absent)} is absent on this machine; {', '.join(remedies)}"
         return [not_built(variant, precision, reason) for precision in asked]
     if recipe.quantize != params.SKIP:
@@ -107,9 +115,18 @@ def refused(
     return [not_built(variant, p, reason) for p in asked if p.startswith("int8")]
 
 
-def absent_tools(converter: params.Converter, installed: Mapping[str, str]) -> list[str]:
+def absent_tools(
+    converter: params.Converter, installed: Mapping[str, str], *, from_onnx: bool = False
+) -> list[str]:
     """List the converter's tools that tools.json calls absent."""
-    return [name for name in CONVERTER_TOOLS[converter] if installed.get(name) == ABSENT]
+    needed = installation.converter_tools(converter, from_onnx=from_onnx)
+    return [name for name in needed if installed.get(name) == installation.ABSENT]
+
+
+def _environment(tool: str) -> str:
+    if tool in installation.ONNX_LOWERING_TOOLS:
+        return installation.CONVERT_TENSORFLOW
+    return installation.BUILD
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
@@ -155,6 +172,8 @@ def attempt(
     *,
     tools: Mapping[str, str],
     sources: Mapping[str, Path],
+    settings: Mapping[str, Any] | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Outcome:
     """Make one candidate's file at ``path``, or record why the toolchain refuses.
 
@@ -163,11 +182,13 @@ def attempt(
         precision: which candidate of it.
         path: the file that the runtime loads, in a folder of its own that is made here.
         make: gives its bytes, or those of each file of the folder by name, raising
-            `ConversionError` for a refusal.
+            `ConversionError` or `ParityError` for a refusal.
         describe: reads the file back through the runtime, raising `ConversionError` where that
             cannot; then the folder is removed again.
         tools: versions of what made the bytes.
         sources: what the bytes were made from, by role.
+        settings: what of the target's own compiler influenced the bytes.
+        preprocessing: the steps of a file that takes another layout than the export.
     """
     try:
         made = make()
@@ -175,7 +196,7 @@ def attempt(
         for name, content in ({path.name: made} if isinstance(made, bytes) else made).items():
             (path.parent / name).write_bytes(content)
         description = describe(path)
-    except ConversionError as error:
+    except (ConversionError, ParityError) as error:
         shutil.rmtree(path.parent, ignore_errors=True)
         return not_built(variant.name, precision, str(error))
     return Outcome(
@@ -189,6 +210,8 @@ def attempt(
         opset=description.opset,
         tools=tools,
         sources=sources,
+        settings={**(settings or {}), **description.settings},
+        preprocessing=preprocessing,
     )
 
 
@@ -214,6 +237,12 @@ def refusals(what: str, *kinds: type[Exception]) -> Iterator[None]:
         raise
 
 
+def shortened(text: str) -> str:
+    """Return the first line of what a library says, short and without folders' names."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return _FOLDERS.sub("", lines[0] if lines else "")[:MAX_REASON_LENGTH]
+
+
 def _one_line(what: str, error: BaseException) -> str:
     causes: list[str] = []
     cause: BaseException | None = error
@@ -221,8 +250,7 @@ def _one_line(what: str, error: BaseException) -> str:
         causes.append(str(cause))
         cause = cause.__cause__
     operator = next((m[1] for text in causes for p in _OPERATORS if (m := p.search(text))), None)
-    lines = [line.strip() for line in causes[0].splitlines() if line.strip()]
-    reason = _FOLDERS.sub("", lines[0] if lines else type(error).__name__)[:MAX_REASON_LENGTH]
+    reason = shortened(causes[0]) or type(error).__name__
     if operator is None:
         return f"{what} refuses the model: {reason}"
     return f"{what} does not support operator {operator}: {reason}; replace the layer"

@@ -12,6 +12,8 @@ from torch import nn
 from pipeline.errors import ParityError
 
 CHUNK = 128  # samples at once: bounds memory
+# Two programs that round differ where a value lies between two steps; a wrong grid costs more.
+MIN_ROUNDED_SQNR_DB = 30.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,25 @@ def check(
             "(export.max_abs_error); raise it, or find the operator that differs"
         )
     return Parity(error, float((expected.argmax(1) == found.argmax(1)).mean()))
+
+
+def check_rounded(path: Path, net: nn.Module, inputs: NDArray[np.float32], what: str) -> float:
+    """Compare an ONNX file with a net that both round to grids; return signal to error in dB.
+
+    Raises:
+        ParityError: it is below `MIN_ROUNDED_SQNR_DB`; also for outputs that are not finite.
+    """
+    expected = _run_torch(net, inputs).astype(np.float64)
+    noise = float(np.square(expected - _run_onnx(path, inputs)).sum())
+    signal = max(float(np.square(expected).sum()), np.finfo(np.float64).tiny)
+    sqnr_db = float(10 * np.log10(signal / max(noise, np.finfo(np.float64).tiny)))
+    if not sqnr_db >= MIN_ROUNDED_SQNR_DB:  # NaN too
+        raise ParityError(
+            f"{what}: the ONNX file with learned ranges gives outputs {sqnr_db:.1f} dB from the "
+            f"net's on its grids, {MIN_ROUNDED_SQNR_DB:g} are needed; run quantize again, or let "
+            "the recipe skip qat"
+        )
+    return sqnr_db
 
 
 def _distance(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:

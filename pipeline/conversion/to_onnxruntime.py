@@ -4,6 +4,7 @@ Shapes: N samples.
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,17 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from pipeline import params
 from pipeline.compatibility import INTEGER_RULES
-from pipeline.conversion import candidates, onnx_file
+from pipeline.conversion import candidates, onnx_file, onnx_run
 from pipeline.conversion.candidates import Description, Outcome, Variant
+from pipeline.conversion.learned import LEARNED, Reader, by_activation
 from pipeline.errors import ConversionError
+from pipeline.nets import ranges
+from pipeline.nets.ranges import Range
 from pipeline.targets.tools import CONVERTER_TOOLS
 
 FILE_NAME = "model.onnx"
 RULES = INTEGER_RULES["to_onnxruntime"]
+LAYERS = ("Conv", "Gemm", "MatMul")  # what multiplies with weights
 _QUANT_TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 # What a session raises for a model that it does not take; none of them is a RuntimeError.
 _REFUSED = (
@@ -39,17 +44,18 @@ _REFUSED = (
 def convert(
     variant: Variant,
     precisions: Sequence[params.Precision],
-    calibration: NDArray[np.float32],
+    calibration: NDArray[Any],
     cfg: params.Convert,
     out: Path,
 ) -> list[Outcome]:
     """Make ``out/CANDIDATE/model.onnx`` for each precision; inputs and outputs stay float32.
 
     Args:
-        variant: its ONNX file has one input.
+        variant: its ONNX file has one input, or several.
         precisions: of fp32, int8-dynamic, int8-static.
-        calibration: [N, ...] preprocessed; int8-static takes ranges (min-max) from the first
-            ``cfg.num_calibration``.
+        calibration: [N, ...] preprocessed, structured with a field an input where there are
+            several; int8-static takes ranges (min-max) from the first ``cfg.num_calibration``,
+            except those that the variant learned (`nets.ranges`).
         cfg: ``activation_dtype`` None is uint8.
         out: where the candidates' folders are made.
 
@@ -63,10 +69,11 @@ def convert(
     samples = calibration[:0]
     if "int8-static" in precisions:
         samples = candidates.choose_samples(calibration, cfg)
+    learned = None if variant.net is None else ranges.read(variant.net)
     makers = {
         "fp32": variant.onnx.read_bytes,
         "int8-dynamic": lambda: _quantize_dynamic(variant.onnx),
-        "int8-static": lambda: _quantize_static(variant.onnx, samples, cfg),
+        "int8-static": lambda: _quantize_static(variant.onnx, samples, cfg, learned or ()),
     }
     tools = candidates.versions(CONVERTER_TOOLS["to_onnxruntime"])
     return [
@@ -78,6 +85,7 @@ def convert(
             _describe,
             tools=variant.manifest.tools if precision == "fp32" else tools,
             sources={"exported": variant.onnx.parent},
+            settings=LEARNED if learned and precision == "int8-static" else {},
         )
         for precision in precisions
     ]
@@ -87,7 +95,29 @@ def _describe(path: Path) -> Description:
     with candidates.refusals("onnxruntime", *_REFUSED):
         onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     model = onnx.load(path)
-    return Description(onnx_file.signature(model), onnx_file.opset(model))
+    graph = _optimized(path, len(model.graph.node))
+    return Description(onnx_file.signature(model), onnx_file.opset(model), {"graph": graph})
+
+
+def _optimized(path: Path, num_nodes: int) -> dict[str, Any]:
+    """Count what is left of the graph after the optimizations that no CPU decides.
+
+    A session's default level goes further, to layouts of this CPU: its counts would differ between
+    machines that make the same bytes.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    with tempfile.TemporaryDirectory() as folder, candidates.refusals("onnxruntime", *_REFUSED):
+        optimized = Path(folder) / FILE_NAME
+        options.optimized_model_filepath = str(optimized)
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        operators = Counter(node.op_type for node in onnx.load(optimized).graph.node)
+    return {
+        "optimization_level": "extended",
+        "num_nodes": num_nodes,
+        "num_optimized_nodes": operators.total(),
+        "operators": dict(sorted(operators.items())),
+    }
 
 
 def _quantize_dynamic(path: Path) -> bytes:
@@ -105,10 +135,14 @@ def _quantize_dynamic(path: Path) -> bytes:
         return _finish(quantized)
 
 
-def _quantize_static(path: Path, samples: NDArray[np.float32], cfg: params.Convert) -> bytes:
+def _quantize_static(
+    path: Path, samples: NDArray[Any], cfg: params.Convert, learned: Sequence[Range]
+) -> bytes:
     """Insert QuantizeLinear/DequantizeLinear pairs with ranges from the samples (min-max).
 
     Weights are int8, symmetric, one scale an output channel; activations asymmetric, per tensor.
+    Learned ranges take the place of those from the samples; the pairs stand where onnxruntime's
+    kernels want them, and not where training had them (ADR 0010).
     """
     with tempfile.TemporaryDirectory() as folder, candidates.refusals("onnxruntime", *_REFUSED):
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / FILE_NAME
@@ -117,7 +151,7 @@ def _quantize_static(path: Path, samples: NDArray[np.float32], cfg: params.Conve
         quantize_static(
             prepared,
             quantized,
-            _Samples(onnx.load(path).graph.input[0].name, samples),
+            _Samples([value.name for value in onnx_file.inputs(onnx.load(path))], samples),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=_QUANT_TYPES[cfg.activation_dtype or RULES.activation_dtypes[0]],
@@ -125,9 +159,26 @@ def _quantize_static(path: Path, samples: NDArray[np.float32], cfg: params.Conve
             extra_options={
                 "ActivationSymmetric": RULES.symmetric_activations,
                 "WeightSymmetric": True,
+                "TensorQuantOverrides": _overrides(onnx.load(prepared), learned),
             },
         )
         return _finish(quantized)
+
+
+def _overrides(
+    model: onnx.ModelProto, learned: Sequence[Range]
+) -> dict[str, list[dict[str, np.float32]]]:
+    """Say in onnxruntime's terms which activation has which learned range."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = [
+        Reader(node.input[0], onnx.numpy_helper.to_array(weights[node.input[1]]))
+        for node in model.graph.node
+        if node.op_type in LAYERS and node.input[1] in weights
+    ]
+    return {
+        name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
+        for name, (low, high) in by_activation(learned, readers).items()
+    }
 
 
 def _finish(path: Path) -> bytes:
@@ -141,9 +192,12 @@ def _finish(path: Path) -> bytes:
 class _Samples:
     """Hands out one sample at a time, as onnxruntime's calibrator asks."""
 
-    def __init__(self, name: str, samples: NDArray[np.float32]) -> None:
-        self._name, self._samples = name, iter(samples)
+    def __init__(self, names: Sequence[str], samples: NDArray[Any]) -> None:
+        self._feeds = onnx_run.feeds(names, samples)
+        self._rows = iter(range(len(samples)))
 
     def get_next(self) -> dict[str, Any] | None:
-        sample = next(self._samples, None)
-        return None if sample is None else {self._name: sample[None]}
+        row = next(self._rows, None)
+        if row is None:
+            return None
+        return {name: values[row : row + 1] for name, values in self._feeds.items()}

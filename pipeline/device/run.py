@@ -1,8 +1,6 @@
 """Run a pulled artifact on raw samples: its own preprocessing, its own runtime, its own labels."""
 
 import importlib
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -11,22 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import manifest, measurement, preprocessing
+from pipeline.device import samples as raw_samples
 from pipeline.errors import DeviceError
 from pipeline.files import digest_file
 from pipeline.params import Runtime
 from pipeline.runtimes.errors import RunnerError
-from pipeline.runtimes.session import Session, decode, encode
+from pipeline.runtimes.session import Session, decode_all, encode_all
 
 NUM_TOP = 3
-UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,  # no such array; of a plain .npy, no such field
-    EOFError,
-    TypeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 # The extra of this distribution that brings each runtime.
 EXTRAS: dict[str, str] = {
     "onnxruntime": "device-onnxruntime",
@@ -55,7 +45,8 @@ def classify(
 
     Args:
         artifact: what `slipway pull` made.
-        samples: npz with ``inputs`` [N, ...] as the preprocessing takes them.
+        samples: npz with ``inputs`` [N, ...], or ``inputs.NAME`` each, as the preprocessing takes
+            them; or one sample: a .wav, or an image.
         runtime: another runtime than the one that the artifact was measured with.
     """
     missing = [
@@ -73,10 +64,12 @@ def classify(
             )
     try:
         session = _load(chosen, model)
-        for sample in preprocessing.apply(described.preprocessing, _read(samples)):
-            encoded = encode(sample[None], session.inputs[0])
-            (scores,) = decode(session.run([encoded])[0], session.outputs[0])
-            yield _top(scores, described.labels)
+        raw = raw_samples.read(samples, artifact, described.preprocessing)
+        tensors = preprocessing.apply_all(described.preprocessing, raw)
+        for index in range(len(tensors)):
+            encoded = encode_all(tensors[index : index + 1], session.inputs)
+            scores = decode_all(session.run(encoded), session.outputs)
+            yield _top(scores, described.labels, artifact)
     except RunnerError as error:
         raise DeviceError(f"{artifact} cannot run {samples.name}: {error}") from error
 
@@ -85,6 +78,11 @@ def _load(runtime: str, path: Path) -> Session:
     if runtime not in EXTRAS:
         raise DeviceError(f"runtime {runtime!r} is not known; known: {', '.join(EXTRAS)}")
     if path.suffix != SUFFIXES[runtime]:
+        if (path.parent / "build.json").is_file():
+            raise DeviceError(
+                f"{path.parent} is a build bundle, of which {runtime} reads the engine; "
+                f"slipway device build {path.parent} --to DIR"
+            )
         readers = ", ".join(name for name, suffix in SUFFIXES.items() if suffix == path.suffix)
         raise DeviceError(f"{runtime} does not read {path.name}; use --runtime {readers}")
     try:
@@ -98,28 +96,19 @@ def _load(runtime: str, path: Path) -> Session:
     return session
 
 
-def _read(samples: Path) -> NDArray[Any]:
-    try:
-        with samples.open("rb") as file:  # numpy leaves its own file open when it fails
-            inputs: NDArray[Any] = np.load(file, allow_pickle=False)["inputs"]
-    except UNREADABLE as error:
+def _top(scores: NDArray[Any], labels: tuple[str, ...], artifact: Path) -> list[tuple[str, float]]:
+    """Softmax of one sample's scores [1, K], then the first `NUM_TOP` of it."""
+    if scores.dtype.names is not None:
         raise DeviceError(
-            f"{samples} is not an npz file with `inputs` ({type(error).__name__}); "
-            "write it by numpy.savez(path, inputs=inputs)"
-        ) from error
-    if inputs.dtype.kind not in "biuf" or inputs.ndim < 2 or not len(inputs):
-        raise DeviceError(
-            f"{samples}: inputs have dtype {inputs.dtype} and shape {list(inputs.shape)}; "
-            "give real numbers [N, ...] with N of 1 or more"
+            f"{artifact} has outputs {', '.join(scores.dtype.names)}; classes can be told of one"
         )
-    if not np.isfinite(inputs).all():
-        raise DeviceError(f"{samples}: inputs hold NaN or inf; remove those samples")
-    return inputs
-
-
-def _top(scores: NDArray[np.float32], labels: tuple[str, ...]) -> list[tuple[str, float]]:
-    """Softmax, then the first `NUM_TOP` of it."""
+    scores = scores.reshape(-1)
+    if len(labels) not in {0, len(scores)}:
+        raise DeviceError(
+            f"{artifact} gives {len(scores)} values and has {len(labels)} labels; it is no "
+            "classifier, so there are no top classes"
+        )
     powers = np.exp(scores - scores.max())
     probabilities = powers / powers.sum()
-    order = np.argsort(-probabilities, kind="stable")[:NUM_TOP]
+    order = np.argsort(-scores, kind="stable")[:NUM_TOP]  # where probabilities vanish too
     return [(labels[i] if labels else str(i), float(probabilities[i])) for i in order]

@@ -5,14 +5,15 @@ so these are the figures of what ships, and those that MLPerf Tiny publishes.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.nets import fold
+
 FP32_BYTES = 4
-FOLDS_INTO = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -36,44 +37,16 @@ def count(net: nn.Module, input_shape: tuple[int, ...]) -> Counts:
     counter = FlopCounterMode(display=False)
     try:
         net.eval()
-        folded = _folded(net, example)
+        folded = fold.pairs(net, example)
         with torch.no_grad(), counter:
             net(example)
     finally:
         net.train(training)
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    for norm, layer in folded.items():
+    for name, layer in folded.items():
+        norm = net.get_submodule(name)
         parameters -= sum(parameter.numel() for parameter in norm.parameters())
-        parameters += norm.num_features if layer.bias is None else 0
+        if net.get_submodule(layer).bias is None:
+            parameters += cast("int", norm.num_features)
     macs = counter.get_total_flops() // 2
     return Counts(parameters, macs, parameters * FP32_BYTES)
-
-
-def _folded(net: nn.Module, example: torch.Tensor) -> dict[nn.Module, nn.Module]:
-    """Map each batch norm that follows a layer directly to that layer, seen in one forward pass."""
-    # tensors are kept, so that no id is given twice
-    made: dict[int, tuple[torch.Tensor, nn.Module]] = {}
-    found: dict[nn.Module, nn.Module] = {}
-
-    def remember(layer: nn.Module, _: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        made[id(output)] = (output, layer)
-
-    def look_up(norm: nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        if id(inputs[0]) in made:
-            found[norm] = made[id(inputs[0])][1]
-
-    handles = [
-        *(m.register_forward_hook(remember) for m in net.modules() if isinstance(m, FOLDS_INTO)),
-        *(
-            m.register_forward_pre_hook(look_up)
-            for m in net.modules()
-            if isinstance(m, BATCH_NORMS)
-        ),
-    ]
-    try:
-        with torch.no_grad():
-            net(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found

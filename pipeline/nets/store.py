@@ -75,8 +75,15 @@ def save(
     weights = {name: t.detach().cpu().contiguous().clone() for name, t in net.state_dict().items()}
     directory.mkdir(parents=True, exist_ok=True)
     files.write_atomic(directory / WEIGHTS_NAME, safetensors.torch.save(weights))
-    description = _Description(cfg, input_shape, num_classes, history)
+    description = msgspec.to_builtins(_Description(cfg, input_shape, num_classes, history))
+    description["net"] = describe(cfg)
     files.write_atomic(directory / DESCRIPTION_NAME, files.encode_json(description))
+
+
+def describe(cfg: params.Net) -> dict[str, Any]:
+    """Return how a net is built, as files say it; an ONNX file is never a net of ours."""
+    found: dict[str, Any] = msgspec.to_builtins(cfg)
+    return {key: value for key, value in found.items() if not key.startswith("onnx")}
 
 
 def load(directory: Path) -> StoredNet:

@@ -2,12 +2,15 @@
 
 Values in, values out. A limit on quality is judged by the upper bound of the paired 95 % interval;
 candidates are ranked only among those with the same kind of evidence.
+
+What was ``built`` and never ran has neither quality nor latency. It ships only with ``accept:
+built``, which waives the quality budget, in order of size; any other limit refuses what is unknown.
 """
 
 import msgspec
 
 from pipeline import params
-from pipeline.measurement import KINDS, Measurement
+from pipeline.measurement import KINDS, Measurement, digits
 
 FILE_NAME = "selection.json"
 
@@ -53,7 +56,8 @@ def select(
     measurements: list[Measurement], reference: str, budget: params.Select, target: str
 ) -> Selection:
     """Rank the candidates that meet the budget and name what each of the others broke."""
-    rejected = [r for m in measurements if (r := _reject(m, reference, budget)) is not None]
+    known = any(m.candidate == reference and m.kind != "not_measured" for m in measurements)
+    rejected = [r for m in measurements if (r := _reject(m, reference, known, budget)) is not None]
     refused = {rejection.candidate for rejection in rejected}
     fitting = [m for m in measurements if m.candidate not in refused]
     strongest = min((KINDS.index(m.kind) for m in fitting), default=0)
@@ -90,25 +94,26 @@ def _cost(m: Measurement, budget: params.Select) -> tuple[float, float, str]:
     return first, second, m.candidate
 
 
-def _reject(m: Measurement, reference: str, budget: params.Select) -> Rejection | None:
-    """Say why a candidate cannot ship; None when it can."""
-    unfit = _unfit(m, reference, budget)
+def _reject(m: Measurement, reference: str, known: bool, budget: params.Select) -> Rejection | None:
+    """Say why a candidate cannot ship; None when it can. ``known``: there is a reference."""
+    unfit = _unfit(m, reference, known, budget)
     if unfit is not None:
         return Rejection(m.candidate, unfit)
     breaches = _breaches(m, budget)
     if not breaches:
         return None
     reason = "; ".join(
-        f"{b.limit} {b.measured:.4g} {b.unit}, allowed {b.allowed:.4g}, over by "
+        f"{f'{b.limit} {b.measured:.4g} {b.unit}'.rstrip()}, allowed {b.allowed:.4g}, over by "
         f"{b.measured - b.allowed:.3g}"
         for b in breaches
     )
     if m.drop and m.drop.value <= budget.max_quality_drop < m.drop.upper:
-        reason += f" (the drop itself is {m.drop.value:.2f}; n={m.drop.n} cannot show more)"
+        value = digits(m.drop.value, m.quality.unit if m.quality else "%")
+        reason += f" (the drop itself is {value}; n={m.drop.n} cannot show more)"
     return Rejection(m.candidate, reason, tuple(breaches))
 
 
-def _unfit(m: Measurement, reference: str, budget: params.Select) -> str | None:
+def _unfit(m: Measurement, reference: str, known: bool, budget: params.Select) -> str | None:
     """Say why a measurement decides nothing, whatever its numbers are."""
     if m.kind == "not_measured":
         return f"not measured: {m.reason}"
@@ -116,11 +121,36 @@ def _unfit(m: Measurement, reference: str, budget: params.Select) -> str | None:
         return f"evidence is {m.kind}, accept is {budget.accept}"
     if "throttled" in m.flags:
         return "the machine throttled meanwhile, so the run is invalid"
-    if m.candidate != reference and m.drop is None and m.kind != "built":
+    return (
+        _misplaced(m, budget)
+        or _unjudged(m, reference, known, budget)
+        or _unwanted(m, budget)
+        or _unknown(m, budget)
+    )
+
+
+def _unjudged(m: Measurement, reference: str, known: bool, budget: params.Select) -> str | None:
+    """Say which figure is missing that every candidate must have."""
+    if m.candidate != reference and m.drop is None and not (m.kind == "built" and known):
         return f"no quality drop, since {reference} could not be measured"
     if budget.objective == "latency" and m.kind != "built" and m.latency_ms.p50 is None:
         return f"{m.num_samples} samples are too few for a p50"
-    return _misplaced(m, budget)
+    return None
+
+
+def _unwanted(m: Measurement, budget: params.Select) -> str | None:
+    if budget.precision is None or m.candidate.endswith(f"-{budget.precision}"):
+        return None
+    return f"its precision is not {budget.precision}, which select.precision asks for"
+
+
+def _unknown(m: Measurement, budget: params.Select) -> str | None:
+    """Say which limit cannot be judged, because the measurement has no such figure."""
+    if budget.max_latency_ms is not None and m.latency_ms.p50 is None:
+        return f"its latency is not known, max_latency_ms is {budget.max_latency_ms:g}"
+    if budget.max_memory_bytes is not None and m.peak_memory_bytes is None:
+        return f"its memory is not known, max_memory_bytes is {budget.max_memory_bytes}"
+    return None
 
 
 def _misplaced(m: Measurement, budget: params.Select) -> str | None:
@@ -137,15 +167,13 @@ def _misplaced(m: Measurement, budget: params.Select) -> str | None:
 def _breaches(m: Measurement, budget: params.Select) -> list[Breach]:
     found = []
     if m.drop and m.drop.upper > budget.max_quality_drop:
-        unit = m.quality.unit if m.quality else ""
-        unit = "point" if unit == "%" else unit
+        unit = m.quality.unit_of_drop if m.quality else ""
         found.append(
             Breach("quality drop (upper bound)", m.drop.upper, budget.max_quality_drop, unit)
         )
     limit = budget.max_latency_ms
-    if limit is not None and (m.latency_ms.p50 is None or m.latency_ms.p50 > limit):
-        measured = float("inf") if m.latency_ms.p50 is None else m.latency_ms.p50
-        found.append(Breach("latency p50", measured, limit, "ms"))
+    if limit is not None and m.latency_ms.p50 is not None and m.latency_ms.p50 > limit:
+        found.append(Breach("latency p50", m.latency_ms.p50, limit, "ms"))
     limit_bytes = budget.max_memory_bytes
     if limit_bytes is not None and (m.peak_memory_bytes or 0) > limit_bytes:
         found.append(Breach("memory", m.peak_memory_bytes or 0, limit_bytes, "bytes"))

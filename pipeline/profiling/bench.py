@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import params
+from pipeline.profiling.quality import ACCURACY, Judge, Truth
 
 NS_PER_S = 1e9
 
@@ -47,12 +47,22 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What candidates share: the target, its machine, raw inputs (npz) with labels, how much."""
+    """What candidates share: the target, its machine, raw inputs (npz) with labels, how much.
+
+    ``labels`` None, and ``tensors`` (the inputs as the net sees them), as `Truth` has them.
+    """
 
     target_id: str
     target: params.Target
     device: Mapping[str, Any]
     inputs: Path
-    labels: NDArray[np.int64]
+    labels: NDArray[Any] | None
     preset: Preset
     environments: Path | None = None
+    judge: Judge = ACCURACY
+    tensors: NDArray[Any] | None = None
+
+    @property
+    def truth(self) -> Truth:
+        """What outputs are held against."""
+        return Truth(self.labels, self.tensors)

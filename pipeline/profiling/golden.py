@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from pipeline import params
 from pipeline.errors import ManifestError, ParityError
-from pipeline.profiling import measure
+from pipeline.profiling import agreement, measure
+from pipeline.profiling.agreement import Outputs
+from pipeline.runtimes import structured
 
 NUM_GOLDEN = 8
 KEYS = {"inputs", "outputs", "tolerance", "reason"}
@@ -21,6 +23,14 @@ KEYS = {"inputs", "outputs", "tolerance", "reason"}
 # much.
 TOLERANCES: dict[params.Precision, tuple[float, str]] = {
     "fp32": (1e-4, "another CPU of the target adds the same products in another order"),
+    "bf16": (
+        0.03,
+        "a product keeps 8 bits, so 2^-8 of it is lost; layers differ in which sums they widen",
+    ),
+    "fp16": (
+        0.005,
+        "a product keeps 11 bits, so 2^-11 of it is lost; kernels add in another order at 11 bits",
+    ),
     "fp16-weights": (1e-4, "weights are widened before use; the sums are those of fp32"),
     "int8-dynamic": (
         0.03,
@@ -36,7 +46,7 @@ TOLERANCES: dict[params.Precision, tuple[float, str]] = {
 def make_golden(
     path: Path,
     inputs: NDArray[Any],
-    outputs: NDArray[np.float32],
+    outputs: Outputs,
     precision: params.Precision,
 ) -> None:
     """Write golden.npz: the first 8 inputs, raw, and what the artifact said to them on its target.
@@ -48,16 +58,16 @@ def make_golden(
         path: the file to write; equal arguments give equal bytes.
         inputs: raw samples [N, ...].
         outputs: the artifact's own outputs [N, ...] to them, from a worker on the target.
-        precision: of the artifact; sets the absolute tolerance.
+        precision: of the artifact; sets the absolute tolerance, that of each output if several.
     """
     ratio, reason = TOLERANCES[precision]
     kept = outputs[:NUM_GOLDEN]
-    tolerance = ratio * max(1.0, float(np.max(np.abs(kept))))
+    tolerances = [ratio * max(1.0, float(np.max(np.abs(p)))) for p in structured.parts(kept)]
     np.savez(
         path,
         inputs=inputs[:NUM_GOLDEN],
         outputs=kept,
-        tolerance=np.float64(tolerance),
+        tolerance=np.array(tolerances if kept.dtype.names else tolerances[0], np.float64),
         reason=np.array(reason),
     )
 
@@ -72,27 +82,34 @@ def check_golden(
         TargetError: the target cannot run the artifact.
         ManifestError: the file is not what `make_golden` writes.
     """
-    expected, tolerance = _read(golden)
+    expected, tolerances = _read(golden)
     found = measure.outputs(artifact, golden, target, environments)
-    if found.shape != expected.shape:
+    try:
+        found = agreement.aligned(found, expected)
+    except ParityError as error:
         raise ParityError(
-            f"golden outputs of {artifact} have shape {list(found.shape)}, "
-            f"{list(expected.shape)} is recorded; this is another model: profile it again"
-        )
-    error = float(np.max(np.abs(found.astype(np.float64) - expected)))
-    if not error <= tolerance:  # NaN is not within it
-        raise ParityError(
-            f"golden outputs of {artifact} differ by {error:.3g} on {target.runtime}, allowed "
-            f"{tolerance:.3g}; do not ship it: the target or the bytes are not those profiled"
-        )
-    return error
+            f"golden outputs of {artifact} have shape {agreement.layout(found)}, "
+            f"{agreement.layout(expected)} is recorded; this is another model: profile it again"
+        ) from error
+    largest = 0.0
+    pairs = zip(structured.parts(found), structured.parts(expected), tolerances, strict=True)
+    for one, other, tolerance in pairs:
+        difference = float(np.max(np.abs(one.astype(np.float64) - other)))
+        if not difference <= tolerance:  # NaN is not within it
+            raise ParityError(
+                f"golden outputs of {artifact} differ by {difference:.3g} on {target.runtime}, "
+                f"allowed {tolerance:.3g}; do not ship it: the target or the bytes are not those "
+                "profiled"
+            )
+        largest = max(largest, difference)
+    return largest
 
 
-def _read(path: Path) -> tuple[NDArray[np.float32], float]:
+def _read(path: Path) -> tuple[Outputs, list[float]]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if set(arrays.files) == KEYS:
-                return arrays["outputs"], float(arrays["tolerance"])
+                return arrays["outputs"], np.atleast_1d(arrays["tolerance"]).tolist()
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise ManifestError(f"{path} cannot be read: {error}; profile it again") from error
     raise ManifestError(f"{path} does not hold {sorted(KEYS)}; profile it again")

@@ -14,19 +14,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline import params
 from pipeline.profiling import summary, workers
+from pipeline.profiling.agreement import Outputs
 from pipeline.profiling.bench import Bench, Candidate, Preset
 from pipeline.profiling.summary import Found, Measured
 from pipeline.profiling.workers import Job, ModelRefusedError
+from pipeline.runtimes import mapped, structured
 
 
 def outputs(
     artifact: Path, inputs_npz: Path, target: params.Target, environments: Path | None = None
-) -> NDArray[np.float32]:
+) -> Outputs:
     """Return an artifact's float outputs [N, ...] on its target for raw inputs [N, ...].
+
+    Several inputs or outputs are structured arrays [N].
 
     Raises:
         TargetError: the worker failed, or the runtime refuses the model.
@@ -72,8 +75,7 @@ def num_steps(num_candidates: int, preset: Preset) -> int:
 def _first_sample(inputs: Path, folder: Path) -> Path:
     """Copy the first raw sample to a file of its own: all that time and memory passes need."""
     path = folder / "sample.npz"
-    with np.load(inputs, allow_pickle=False) as arrays:
-        np.savez(path, inputs=arrays["inputs"][:1])
+    np.savez(path, inputs=mapped.arrays(str(inputs))["inputs"][:1])
     return path
 
 
@@ -88,7 +90,7 @@ def _first_passes(
     try:
         on_step(f"{candidate.name}: quality")
         values = _outputs(_job(candidate, bench.inputs, bench))
-        if not np.isfinite(values).all():
+        if not structured.finite_rows(values).all():
             return Found(candidate, reason="its outputs hold NaN or inf")
         on_step(f"{candidate.name}: memory")
         memory = workers.call(_job(candidate, sample, bench), "memory")
@@ -108,10 +110,10 @@ def _time_in_rounds(
             found.restarts.append(workers.call(job, "time", plan=bench.preset.plan()))
 
 
-def _outputs(job: Job) -> NDArray[np.float32]:
+def _outputs(job: Job) -> Outputs:
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
         path = Path(folder) / "outputs.npz"
         workers.call(job, "outputs", outputs=str(path))
         with np.load(path, allow_pickle=False) as arrays:
-            values: NDArray[np.float32] = arrays["outputs"]
+            values: Outputs = arrays["outputs"]
     return values

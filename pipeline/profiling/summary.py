@@ -1,7 +1,7 @@
 """From workers' replies to one `Measurement` a candidate, with flags on how far to trust it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import files, manifest
+from pipeline.errors import ParityError
 from pipeline.measurement import Interval, Measurement
 from pipeline.profiling import agreement, statistics
+from pipeline.profiling.agreement import Outputs
 from pipeline.profiling.bench import Bench, Candidate
+from pipeline.profiling.quality import Judge, Truth
 
 SEED = 0  # of the bootstrap
 NS_PER_MS = 1e6
@@ -27,7 +30,7 @@ class Found:
     """What workers found of one candidate; ``reason`` says why it has no outputs."""
 
     candidate: Candidate
-    outputs: NDArray[np.float32] | None = None
+    outputs: Outputs | None = None
     peak_memory_bytes: int | None = None
     reason: str | None = None
     restarts: list[dict[str, Any]] = field(default_factory=list)
@@ -42,7 +45,7 @@ class Measured:
 
     measurement: Measurement
     samples: dict[str, NDArray[np.int64]]
-    outputs: NDArray[np.float32] | None
+    outputs: Outputs | None
 
 
 def summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
@@ -51,11 +54,20 @@ def summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
         assert found.reason is not None
         return Measured(not_measured(found.candidate, found.reason, bench), {}, None)
     compared = reference if reference is not found else None
+    try:
+        how_good = judged(
+            found.outputs,
+            compared.outputs if compared else None,
+            bench,
+            has_reference=reference is not None,
+        )
+    except ParityError as error:
+        return Measured(not_measured(found.candidate, str(error), bench), {}, None)
     measurement = Measurement(
         kind="measured",
         **identity(found.candidate, bench),
         **_latency(found.restarts),
-        **judged(found.outputs, compared.outputs if compared else None, bench),
+        **how_good,
         latency_ratio=_ratio(found, compared) if compared else None,
         peak_memory_bytes=found.peak_memory_bytes,
         host=_host(found),
@@ -75,18 +87,45 @@ def not_measured(candidate: Candidate, reason: str, bench: Bench) -> Measurement
 
 
 def judged(
-    outputs: NDArray[np.float32], reference_outputs: NDArray[np.float32] | None, bench: Bench
+    outputs: Outputs,
+    reference_outputs: Outputs | None,
+    bench: Bench,
+    *,
+    has_reference: bool = True,
 ) -> dict[str, Any]:
-    """Return the fields of a measurement that say how good the outputs are.
+    """Return the fields of a measurement that say how good the outputs are on the bench.
 
-    ``reference_outputs`` None leaves drop and agreement absent: it is the reference itself, or the
-    reference could not be run.
+    ``reference_outputs`` None leaves drop and agreement absent: these are the reference's own
+    outputs or, if ``has_reference`` is false, the reference could not be run.
     """
-    fields: dict[str, Any] = {"quality": agreement.quality(outputs, bench.labels)}
-    if reference_outputs is not None:
-        fields["drop"] = agreement.drop(outputs, reference_outputs, bench.labels)
-        fields["agreement"] = agreement.agreement(outputs, reference_outputs)
-    return fields
+    return judged_by(bench.judge, bench.truth, outputs, reference_outputs, has_reference)
+
+
+def judged_by(
+    judge: Judge,
+    truth: Truth,
+    outputs: Outputs,
+    reference_outputs: Outputs | None,
+    has_reference: bool = True,
+) -> dict[str, Any]:
+    """Return what `judged` does, by a judge and its truth.
+
+    Quality too is absent where the judge needs the reference and there is none.
+
+    Raises:
+        ParityError: the outputs are of another form than the reference's.
+    """
+    if reference_outputs is None:
+        if judge.needs_reference and not has_reference:
+            return {}
+        return {"quality": judge.quality(outputs, replace(truth, reference_outputs=outputs))}
+    truth = replace(truth, reference_outputs=reference_outputs)
+    outputs = agreement.aligned(outputs, reference_outputs)
+    return {
+        "quality": judge.quality(outputs, truth),
+        "drop": judge.drop(outputs, reference_outputs, truth),
+        "agreement": agreement.agreement(outputs, reference_outputs),
+    }
 
 
 def identity(candidate: Candidate, bench: Bench) -> dict[str, Any]:

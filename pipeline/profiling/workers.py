@@ -35,7 +35,7 @@ class Job:
     """One artifact on one target: its model file, its own preprocessing, raw inputs (npz)."""
 
     model: Path
-    preprocessing: tuple[dict[str, Any], ...]
+    preprocessing: manifest.Preprocessing
     inputs: Path
     target: params.Target
     environments: Path | None = None

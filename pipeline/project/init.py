@@ -76,7 +76,8 @@ def _sections(request: Request, name: str, draft: Path) -> tuple[dict[str, Any],
 
         described = from_onnx.describe(request.onnx)
         lines.append(f"{request.onnx.name}: {described.line()}")
-        shutil.copyfile(request.onnx, draft / ONNX_NAME)
+        # one file, also where the weights lie beside it
+        (draft / ONNX_NAME).write_bytes(from_onnx.inlined(request.onnx))
         sections = settings.adopted(ONNX_NAME)
         source = data.of_onnx(described.signature, request.data, draft)
     if source.is_labelled and request.onnx is not None:

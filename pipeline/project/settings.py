@@ -62,7 +62,7 @@ def adopted(onnx: str) -> dict[str, Any]:
         "net": {"onnx": onnx},
         "recipes": {"dense": sections["recipes"]["dense"]},
         "quantize": sections["quantize"],
-        "export": {"opset": 17, "max_abs_error": 0.001},
+        "export": sections["export"] | {"max_abs_error": 0.001},
     }
 
 

@@ -20,7 +20,8 @@ SCHEMA_VERSION = 1
 # Below these names in a release directory lies what a pull delivers.
 ARTIFACT = "artifact"
 ARTIFACT_MANIFEST = f"{ARTIFACT}/{manifest.FILE_NAME}"
-BESIDE_ARTIFACT = ("golden.npz", measurement.FILE_NAME)
+GOLDEN = "golden.npz"  # not of what never ran
+BESIDE_ARTIFACT = (GOLDEN, measurement.FILE_NAME)
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +46,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """One target's share of a release: every file of its release directory, and what they are.
 
     ``manifest`` is the digest of the artifact's own manifest.json, by which measurements name it.
-    ``unproven`` marks an artifact that was built and never ran.
+    ``unproven`` marks an artifact that was built and never ran (kind ``built``): a pull wants to be
+    told that it may.
     """
 
     candidate: str
@@ -138,8 +140,13 @@ def check_part(part: Part, where: str) -> None:
             raise RegistryError(
                 f"{where}: {name} has the digest {file.digest[:80]!r}; do not use it"
             )
+    if part.unproven != (part.kind == "built"):
+        raise RegistryError(
+            f"{where} is {part.kind} and {'' if part.unproven else 'not '}called unproven; "
+            "do not use it"
+        )
     for name in (ARTIFACT_MANIFEST, *BESIDE_ARTIFACT):
-        if name not in part.files:
+        if name not in part.files and not (part.unproven and name == GOLDEN):
             raise RegistryError(f"{where} has no {name}; run dvc repro and publish it again")
     if part.files[ARTIFACT_MANIFEST].digest != part.manifest:
         raise RegistryError(
@@ -156,7 +163,7 @@ def delivered(part: Part) -> dict[str, File]:
         for name, file in part.files.items()
         if name.startswith(f"{ARTIFACT}/")
     }
-    beside = {name: part.files[name] for name in BESIDE_ARTIFACT}
+    beside = {name: part.files[name] for name in BESIDE_ARTIFACT if name in part.files}
     if both := artifact.keys() & beside.keys():
         raise RegistryError(
             f"an artifact must not hold {', '.join(sorted(both))}: a pull puts its own there"
@@ -169,7 +176,7 @@ def check_artifact(part: Part, content: bytes, where: str) -> None:
     listed = manifest.decode(content, f"{where}: {ARTIFACT_MANIFEST}").files
     found = delivered(part)
     for name in (manifest.FILE_NAME, *BESIDE_ARTIFACT):
-        del found[name]
+        found.pop(name, None)
     if listed != found:
         names = sorted(n for n in listed.keys() | found.keys() if listed.get(n) != found.get(n))
         raise RegistryError(

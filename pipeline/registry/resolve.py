@@ -3,11 +3,8 @@
 import hashlib
 import itertools
 import os
-import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline import files
@@ -65,23 +62,46 @@ def resolve(
     raise RegistryError(f"{which} has no target {target!r}{skipped}; known: {known}")
 
 
-def pull(store: Store, name: str, target: str, version: str | None, to: Path) -> Release:
+def pull(
+    store: Store,
+    name: str,
+    target: str,
+    version: str | None,
+    to: Path,
+    *,
+    accept_unproven: bool = False,
+) -> Release:
     """Fetch a target's artifact into a directory that does not exist yet, or is empty.
 
-    It holds the artifact's files with their manifest.json, golden.npz and measurement.json. Every
-    byte is verified before the directory appears, by one rename; on failure nothing appears.
+    It holds the artifact's files with their manifest.json, measurement.json and, unless it is
+    unproven, golden.npz. Every byte is verified before the directory appears, by one rename; on
+    failure nothing appears.
+
+    Args:
+        store: the registry.
+        name: of the model.
+        target: whose artifact.
+        version: None is the newest that has the target.
+        to: where it appears.
+        accept_unproven: also fetch what was built and never ran.
 
     Raises:
-        RegistryError: unknown or unsound release, other bytes, or a destination in use.
+        RegistryError: unknown or unsound release, other bytes, a destination in use, or an unproven
+            artifact that is not accepted.
     """
     _require_free(to)
     found, part = resolve(store, name, target, version)
     where = f"{found.name} {found.version} for {target}"
+    if part.unproven and not accept_unproven:
+        raise RegistryError(
+            f"{where} is unproven: built, and never run on its hardware; pull a measured version, "
+            "or this one with --unproven"
+        )
     manifest_file = part.files[release.ARTIFACT_MANIFEST]
     content = b"".join(_read_blob(store, manifest_file, where))
     release.check_artifact(part, content, where)
     try:
-        with _appearing(to) as temporary:
+        with files.appearing(to) as temporary:
             for path, file in release.delivered(part).items():
                 _write(temporary / path, _read_blob(store, file, where))
     except OSError as error:
@@ -222,20 +242,3 @@ def _write(path: Path, pieces: Iterable[bytes]) -> None:
             file.write(piece)
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextmanager
-def _appearing(to: Path) -> Iterator[Path]:
-    """Give an empty sibling of the directory, which takes its name at the end, or is removed."""
-    temporary = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
-    try:
-        yield temporary
-        for path in (*temporary.rglob("*"), temporary):
-            if path.is_dir():
-                files.sync_directory(path)
-        temporary.chmod(0o755)  # mkdtemp makes it private
-        temporary.rename(to)
-    except BaseException:
-        shutil.rmtree(temporary)
-        raise
-    files.sync_directory(to.parent)

@@ -69,3 +69,12 @@ def gather(target: str, selected: Path, certified: Path, profiled: Path) -> Answ
             if outcome.status == "not_built"
         ),
     )
+
+
+def ordered(answer: Answer) -> list[Measurement]:
+    """Put the ranked candidates first, best first; then the rejected ones by name."""
+    ranking = answer.selection.ranking if answer.selection else ()
+    place = {candidate: index for index, candidate in enumerate(ranking)}
+    return sorted(
+        answer.candidates, key=lambda m: (place.get(m.candidate, len(place)), m.candidate)
+    )

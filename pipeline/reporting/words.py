@@ -1,8 +1,9 @@
 """Say an answer in words: figures with units and intervals, and the sentence per target."""
 
+from collections.abc import Sequence
 from typing import get_args
 
-from pipeline.measurement import Measurement
+from pipeline.measurement import Measurement, Quality, digits
 from pipeline.params import Precision
 from pipeline.reporting.answer import Answer
 
@@ -10,12 +11,17 @@ from pipeline.reporting.answer import Answer
 NOISE = ("host_busy", "not_steady", "throttled")
 
 
-def readable(candidate: str) -> str:
-    """Turn ``pruned-int8-static`` into ``pruned, int8-static``."""
+def parts(candidate: str) -> tuple[str, str]:
+    """Split ``pruned-int8-static`` into variant and precision; another name has no precision."""
     for precision in get_args(Precision):
         if candidate.endswith(f"-{precision}"):
-            return f"{candidate.removesuffix(f'-{precision}')}, {precision}"
-    return candidate
+            return candidate.removesuffix(f"-{precision}"), precision
+    return candidate, ""
+
+
+def readable(candidate: str) -> str:
+    """Turn ``pruned-int8-static`` into ``pruned, int8-static``."""
+    return ", ".join(filter(None, parts(candidate)))
 
 
 def size(num_bytes: int) -> str:
@@ -45,13 +51,47 @@ def latency(m: Measurement) -> str:
 def quality(m: Measurement) -> str:
     """Format quality with its half-width and n."""
     q = m.quality
-    return "absent" if q is None else f"{q.value:.2f} {q.unit} (+-{q.half_width:.2f}, n={q.n})"
+    return "absent" if q is None else f"{q.figure} (+-{digits(q.half_width, q.unit)}, n={q.n})"
+
+
+def metric(answers: Sequence[Answer]) -> str:
+    """Name what quality is, such as ``accuracy`` or ``top-1 agreement with fp32``."""
+    q = _any_quality(answers)
+    return q.metric if q else "quality"
+
+
+def lost(answers: Sequence[Answer]) -> str:
+    """Head a column of quality differences: ``points lost``, or ``mm lost``."""
+    q = _any_quality(answers)
+    unit = q.unit_of_drop if q else ""
+    return f"{'points' if unit == 'point' else unit or 'quality'} lost"
+
+
+def lower_is_better(answers: Sequence[Answer]) -> bool:
+    """Tell whether quality is an error."""
+    q = _any_quality(answers)
+    return q is not None and q.direction == "lower"
+
+
+def _any_quality(answers: Sequence[Answer]) -> Quality | None:
+    """Find a quality: all of a project have one metric."""
+    found = (m for a in answers for m in (a.artifact, *a.candidates) if m and m.quality)
+    first = next(found, None)
+    return first.quality if first else None
 
 
 def drop(m: Measurement) -> str:
     """Format the paired quality drop with its interval."""
-    d = m.drop
-    return "-" if d is None else f"{d.value:+.2f} [{d.lower:+.2f}..{d.upper:+.2f}]"
+    d, unit = m.drop, m.quality.unit if m.quality else "%"
+    if d is None:
+        return "-"
+    value, lower, upper = (digits(x, unit, "+") for x in (d.value, d.lower, d.upper))
+    return f"{value} [{lower}..{upper}]"
+
+
+def _in_unit(amount: str, m: Measurement) -> str:
+    """Put the unit of quality differences behind an amount."""
+    return f"{amount} {m.quality.unit_of_drop if m.quality else ''}".rstrip()
 
 
 def ratio(m: Measurement) -> str:
@@ -69,6 +109,18 @@ def against_reference(m: Measurement) -> str:
     return f"{ratio(m)} the latency of fp32{verdict}"
 
 
+def took(m: Measurement) -> str:
+    """Say the latency: a median with its interval, or a compiler's one number for what it is."""
+    if m.kind == "estimated":
+        return f"latency {duration(m.latency_ms.p50)}, estimated"
+    return f"p50 {latency(m)}"
+
+
+def speed(m: Measurement) -> str:
+    """Say the latency and how it compares; an estimate has nothing to compare with."""
+    return took(m) if m.kind == "estimated" else f"{took(m)}, {against_reference(m)}"
+
+
 def noise(m: Measurement) -> str:
     """Name what makes a measurement less sure; empty when nothing does."""
     found = [flag for flag in m.flags if flag in NOISE]
@@ -80,26 +132,51 @@ def headline(answer: Answer) -> str:
     m = answer.artifact
     if m is None:
         return f"Nothing ships on {answer.target}: {answer.reason}."
-    lost = f", {drop(m)} point lost" if m.drop else ""
+    if m.kind == "built":
+        ships = f"Ship `{readable(m.candidate)}` on {answer.target} unproven"
+        return f"{ships}: {unproven(m)}; {size(m.size_bytes)}."
+    change = f", {_in_unit(drop(m), m)} lost" if m.drop else ""
     return (
-        f"Ship `{readable(m.candidate)}` on {answer.target}: p50 {latency(m)}, "
-        f"{against_reference(m)}; {size(m.size_bytes)}; test accuracy {quality(m)}{lost}{noise(m)}."
+        f"Ship `{readable(m.candidate)}` on {answer.target}: {speed(m)}; {size(m.size_bytes)}; "
+        f"test {metric([answer])} {quality(m)}{change}{noise(m)}."
     )
+
+
+def unproven(m: Measurement) -> str:
+    """Say of what never ran why it did not."""
+    return f"built, not measured: {m.reason}"
 
 
 def explain(answer: Answer) -> list[str]:
     """Give the reasons behind the headline, one line each."""
-    lines = [headline(answer)]
-    s = answer.selection
-    if s is not None and answer.artifact is not None:
-        lines += [_why(answer), *_next_best(answer), *_would_change(answer), _evidence(answer)]
-    if s is not None:
-        lines += [f"Rejected: {readable(r.candidate)}: {r.reason}." for r in s.rejected]
+    lines = [headline(answer), *reasons(answer)]
+    if answer.selection is not None:
+        rejected = answer.selection.rejected
+        lines += [f"Rejected: {readable(r.candidate)}: {r.reason}." for r in rejected]
     lines += [f"Not built: {readable(n.candidate)}: {n.reason}." for n in answer.not_built]
     return lines
 
 
-def _why(answer: Answer) -> str:
+def reasons(answer: Answer) -> list[str]:
+    """Say why it ships, what comes next, what would change it and on what evidence."""
+    if answer.selection is None or answer.artifact is None:
+        return []
+    if answer.artifact.kind == "built":
+        return [_why_unproven(answer)]
+    return [why(answer), *next_best(answer), *would_change(answer), evidence(answer)]
+
+
+def _why_unproven(answer: Answer) -> str:
+    s = answer.selection
+    assert s is not None
+    return (
+        f"It is the smallest of {len(s.ranking)} candidates that were built; none has run, so "
+        "nothing says which is fastest or how good they are."
+    )
+
+
+def why(answer: Answer) -> str:
+    """Say why the artifact was chosen; it must ship."""
     s, m = answer.selection, answer.artifact
     assert s is not None
     assert m is not None
@@ -107,42 +184,58 @@ def _why(answer: Answer) -> str:
     validation = next(c for c in answer.candidates if c.candidate == m.candidate)
     bound = "it is the reference itself"
     if validation.drop is not None:
-        bound = (
-            f"its quality drop on validation is {validation.drop.value:+.2f} point, "
-            f"upper bound {validation.drop.upper:+.2f} (n={validation.drop.n})"
-        )
+        unit = validation.quality.unit if validation.quality else "%"
+        change = _in_unit(digits(validation.drop.value, unit, "+"), validation)
+        upper, n = digits(validation.drop.upper, unit, "+"), validation.drop.n
+        bound = f"its quality drop on validation is {change}, upper bound {upper} (n={n})"
     return (
         f"It is the {superlative} of {len(s.ranking)} candidates within the budget "
-        f"({len(answer.candidates)} measured): p50 {latency(validation)}; {bound}."
+        f"({len(answer.candidates)} {m.kind}): {took(validation)}; {bound}."
     )
 
 
-def _next_best(answer: Answer) -> list[str]:
+def next_best(answer: Answer) -> list[str]:
+    """Name the second of the ranking, and whether the order may be chance."""
     s = answer.selection
     assert s is not None
     second = next((c for c in answer.candidates if c.candidate == s.next_best), None)
     if second is None:
         return ["Next best: none, no other candidate meets the budget."]
-    doubt = "" if s.distinguishable else "; their intervals overlap, so the order may be chance"
-    figures = f"p50 {latency(second)}, {size(second.size_bytes)}"
+    doubt = "; their intervals overlap, so the order may be chance"
+    if s.distinguishable or second.kind == "estimated":
+        doubt = ""
+    figures = f"{took(second)}, {size(second.size_bytes)}"
     return [f"Next best: `{readable(second.candidate)}`, {figures}{doubt}."]
 
 
-def _would_change(answer: Answer) -> list[str]:
+def would_change(answer: Answer) -> list[str]:
+    """Name the first candidate that a wider quality budget would put before the chosen one."""
     s = answer.selection
     assert s is not None
     if s.better_if is None:
         return ["It would change: no wider quality budget makes another candidate win."]
     other = next(c for c in answer.candidates if c.candidate == s.better_if)
-    figures = f"p50 {duration(other.latency_ms.p50)}, {size(other.size_bytes)}"
-    at = f"at max_quality_drop {s.better_if_max_quality_drop:.2f}"
+    took_by_other = (
+        took(other) if other.kind == "estimated" else f"p50 {duration(other.latency_ms.p50)}"
+    )
+    figures = f"{took_by_other}, {size(other.size_bytes)}"
+    assert s.better_if_max_quality_drop is not None
+    unit = other.quality.unit if other.quality else "%"
+    at = f"at max_quality_drop {digits(s.better_if_max_quality_drop, unit)}"
     return [f"It would change: {at} `{readable(other.candidate)}` wins ({figures})."]
 
 
-def _evidence(answer: Answer) -> str:
+def evidence(answer: Answer) -> str:
+    """Say on what, with what and how often it was measured."""
     m = answer.artifact
     assert m is not None
     cpu = m.device.get("cpu_model", "unknown processor")
+    if m.kind == "estimated":
+        meter = m.host.get("latency_meter", "the target's compiler")
+        return (
+            f"Evidence: latency estimated, not measured, by {meter}; outputs and memory by "
+            f"{m.runtime} {m.runtime_version} on {cpu}."
+        )
     return (
         f"Evidence: {m.kind} on {cpu}, {m.runtime} {m.runtime_version}, {m.num_threads} thread(s), "
         f"{m.scenario}, {m.num_samples} samples in {m.num_restarts} restarts{noise(m)}."

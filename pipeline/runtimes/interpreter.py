@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 import numpy as np
 
@@ -29,8 +29,9 @@ class InterpreterSession:
             ) from error
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
-        self.inputs = tuple(_tensor(detail) for detail in inputs)
-        self.outputs = tuple(_tensor(detail) for detail in outputs)
+        names = _signature_names(self._interpreter)
+        self.inputs = tuple(_tensor(detail, names) for detail in inputs)
+        self.outputs = tuple(_tensor(detail, names) for detail in outputs)
         self._inputs = [detail["index"] for detail in inputs]
         self._outputs = [detail["index"] for detail in outputs]
         self.facts = {**facts, **_placement(self._interpreter), "num_threads": num_threads}
@@ -49,7 +50,21 @@ class InterpreterSession:
             ) from error
 
 
-def _tensor(detail: Dict[str, Any]) -> Tensor:
+def _signature_names(interpreter: Any) -> Dict[int, str]:
+    """Map tensors to the names of the file's one signature; a tensor's own name is the tool's."""
+    # private, but the public list has no tensors; there in tflite-runtime 2.14.0 and LiteRT 2.3.0
+    signatures = list(interpreter._get_full_signature_list().values())
+    if len(signatures) != 1:
+        return {}
+    (signature,) = signatures
+    return {
+        int(index): str(name)
+        for role in ("inputs", "outputs")
+        for name, index in signature[role].items()
+    }
+
+
+def _tensor(detail: Dict[str, Any], names: Mapping[int, str]) -> Tensor:
     scales = detail["quantization_parameters"]["scales"]
     zero_points = detail["quantization_parameters"]["zero_points"]
     if len(scales) > 1:
@@ -58,7 +73,7 @@ def _tensor(detail: Dict[str, Any]) -> Tensor:
             % (detail["name"], len(scales))
         )
     return Tensor(
-        name=str(detail["name"]),
+        name=names.get(int(detail["index"]), str(detail["name"])),
         dtype=np.dtype(detail["dtype"]).name,
         shape=tuple(int(axis) for axis in detail["shape"]),
         scale=float(scales[0]) if len(scales) else None,

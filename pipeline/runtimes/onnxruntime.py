@@ -61,6 +61,7 @@ class OnnxSession:
             "version": onnxruntime.__version__,
             "provider": PROVIDER,
             "kernel_library": "MLAS",
+            "graph_optimization_level": options.graph_optimization_level.name,
             "num_threads": num_threads,
         }
         self._names = [tensor.name for tensor in self.inputs]

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tu
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.runtimes import structured
 from pipeline.runtimes.errors import RunnerError
 
 Array = NDArray[Any]
@@ -66,6 +67,47 @@ def decode(output: Array, tensor: Tensor) -> NDArray[np.float32]:
         return output.astype(np.float32)
     scale, zero_point = _quantization(tensor)
     return ((output.astype(np.float64) - zero_point) * scale).astype(np.float32)
+
+
+def encode_all(sample: Array, tensors: Sequence[Tensor]) -> List[Array]:
+    """Encode one preprocessed sample for every input of a session, in the session's order.
+
+    Args:
+        sample: [1, ...] goes to the only input, whatever its name; a structured array [1] goes to
+            the inputs by name.
+        tensors: the session's inputs.
+
+    Raises:
+        RunnerError: the names differ, or as `encode`.
+    """
+    names = sample.dtype.names
+    if names is None and len(tensors) == 1:
+        return [encode(sample, tensors[0])]
+    if set(names or ()) != {tensor.name for tensor in tensors}:
+        raise RunnerError(
+            "the model takes inputs %s, the samples have %s; give each input its array inputs.NAME"
+            % (sorted(tensor.name for tensor in tensors), sorted(names or ("one without a name",)))
+        )
+    return [encode(sample[tensor.name], tensor) for tensor in tensors]
+
+
+def decode_all(outputs: Sequence[Array], tensors: Sequence[Tensor]) -> Array:
+    """Decode a session's outputs to one sample: [1, ...], or structured [1] when there are several.
+
+    Raises:
+        RunnerError: the first axis of one of several is not the batch of one, or as `decode`.
+    """
+    if len(tensors) == 1:
+        return decode(outputs[0], tensors[0])
+    decoded = {}
+    for output, tensor in zip(outputs, tensors):  # noqa: B905 - Python 3.8
+        if output.shape[:1] != (1,):
+            raise RunnerError(
+                "output %r has shape %s, its first axis must be the batch of 1; mend the model"
+                % (tensor.name, list(output.shape))
+            )
+        decoded[tensor.name] = decode(output, tensor)
+    return structured.join(decoded)
 
 
 def _quantization(tensor: Tensor) -> Tuple[float, int]:

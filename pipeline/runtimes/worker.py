@@ -7,6 +7,9 @@
 ``memory``   the resident memory that loading and a few runs add to the process at their peak.
 ``outputs``  every raw sample through preprocessing and artifact, one at a time; floats out (npz).
 
+Samples of a model with several inputs are a structured array [N] with a field for each, which go in
+by name, each through its own preprocessing; several outputs come out as one likewise.
+
 Exit 0; or 1 with one line of JSON on standard output: ``error``, and ``refused`` true when the
 runtime refused the model at load, which trying again cannot mend.
 """
@@ -28,11 +31,11 @@ from typing import Any, Callable, Dict, List, Mapping, cast
 import numpy as np
 
 from pipeline import preprocessing
-from pipeline.runtimes import clock, host
+from pipeline.runtimes import clock, host, mapped
 from pipeline.runtimes.errors import RunnerError
-from pipeline.runtimes.session import Array, Session, decode, encode
+from pipeline.runtimes.session import Array, Session, decode_all, encode_all
 
-RUNTIMES = ("onnxruntime", "litert", "tflite_runtime")
+RUNTIMES = ("onnxruntime", "litert", "tflite_runtime", "openvino", "tflite_micro", "tensorrt")
 NUM_MEMORY_RUNS = 10
 CHUNK = 64  # samples preprocessed at once: enough to be quick, and little memory
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -78,7 +81,7 @@ def _time(request: Request) -> Dict[str, Any]:
     start = time.perf_counter_ns()
     session = _load(adapter, request)
     loaded = time.perf_counter_ns()
-    sample = [encode(_preprocess(request, raw[:1]), session.inputs[0])]
+    sample = encode_all(_preprocess(request, raw[:1]), session.inputs)
     ready = time.perf_counter_ns()
     session.run(sample)
     first = time.perf_counter_ns()
@@ -88,7 +91,7 @@ def _time(request: Request) -> Dict[str, Any]:
         "first_ns": first - ready,
         **timing.document(),
         "facts": session.facts,
-        "input_digest": "sha256:" + hashlib.sha256(sample[0].tobytes()).hexdigest(),
+        "input_digest": _digest(sample),
         "host_before": before,
         "host_after": host.state(),
         "others_ratio": host.others_ratio(cpu_before, host.cpu_time()),
@@ -102,7 +105,7 @@ def _memory(request: Request) -> Dict[str, Any]:
     can_tell = host.reset_peak()
     before = host.resident_bytes()
     session = _load(adapter, request)
-    sample = [encode(tensor, session.inputs[0])]
+    sample = encode_all(tensor, session.inputs)
     for _ in range(NUM_MEMORY_RUNS):
         session.run(sample)
     peak = host.peak_resident_bytes()
@@ -117,8 +120,8 @@ def _outputs(request: Request) -> Dict[str, Any]:
     for start in range(0, len(raw), CHUNK):
         tensors = _preprocess(request, raw[start : start + CHUNK])
         for index in range(len(tensors)):
-            sample = encode(tensors[index : index + 1], session.inputs[0])
-            found.append(decode(session.run([sample])[0], session.outputs[0]))
+            sample = encode_all(tensors[index : index + 1], session.inputs)
+            found.append(decode_all(session.run(sample), session.outputs))
     np.savez(request["outputs"], outputs=np.concatenate(found))
     return {"num_samples": len(raw), "facts": session.facts}
 
@@ -145,27 +148,28 @@ def _adapter(request: Request) -> Any:
 
 def _load(adapter: Any, request: Request) -> Session:
     try:
-        session = cast(Session, adapter.load(request["model"], request["num_threads"]))
+        return cast(Session, adapter.load(request["model"], request["num_threads"]))
     except RunnerError as error:
         raise _RefusedError(str(error)) from error
-    if len(session.inputs) != 1 or len(session.outputs) != 1:
-        raise _RefusedError(
-            "the model has %d inputs and %d outputs; one of each is supported"
-            % (len(session.inputs), len(session.outputs))
-        )
-    return session
 
 
 def _raw_inputs(request: Request) -> Array:
-    with np.load(request["inputs"], allow_pickle=False) as arrays:
-        raw = cast(Array, arrays["inputs"])
+    raw = cast(Array, mapped.arrays(request["inputs"])["inputs"])
     if not len(raw):
         raise RunnerError("%s holds no inputs" % Path(request["inputs"]).name)
     return raw
 
 
 def _preprocess(request: Request, raw: Array) -> Array:
-    return cast(Array, preprocessing.apply(request["preprocessing"], raw))
+    return cast(Array, preprocessing.apply_all(request["preprocessing"], raw))
+
+
+def _digest(sample: List[Array]) -> str:
+    """Digest the encoded inputs in the session's order."""
+    sha256 = hashlib.sha256()
+    for tensor in sample:
+        sha256.update(tensor.tobytes())
+    return "sha256:" + sha256.hexdigest()
 
 
 def _identity() -> Dict[str, Any]:

@@ -10,9 +10,8 @@ from pathlib import Path
 from pipeline import params
 from pipeline.compatibility import CONVERTER_EXTRAS, ENVIRONMENTS
 from pipeline.errors import ParamsError
-from pipeline.targets.tools import BUILD
+from pipeline.targets.tools import BUILD, CONVERT_TENSORFLOW
 
-CONVERT_TENSORFLOW = "convert-tensorflow"
 FROM_LITERT = ("to_litert", "to_ethos_u")  # converters that lower an ONNX file by TensorFlow
 
 

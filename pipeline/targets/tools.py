@@ -42,6 +42,10 @@ CONVERTER_TOOLS: dict[Converter, tuple[str, ...]] = {
     "to_tensorrt": ("onnx", "onnxruntime", "tensorrt-rtx"),
     "to_tensorrt_bundle": ("onnx", "onnxruntime"),
 }
+# A model that came as an ONNX file is lowered to LiteRT by other tools, in their own environment.
+CONVERT_TENSORFLOW = "convert-tensorflow"
+LOWERING_TOOLS = ("litert-converter", "litert-torch", "torch")
+ONNX_LOWERING_TOOLS = ("onnx2tf", "tensorflow")
 # The distribution that each runtime is.
 RUNTIME_TOOLS: dict[Runtime, str] = {
     "onnxruntime": "onnxruntime",
@@ -59,7 +63,10 @@ EXTRAS = {
     "tensorrt-rtx": "tensorrt",
     "tflite-micro": "ethos-u",
 }
-REMEDIES = {"device-tflite": "make setup (needs Python 3.11 or earlier)"}
+REMEDIES = {
+    "device-tflite": "make setup (needs Python 3.11 or earlier)",
+    CONVERT_TENSORFLOW: "make setup",
+}
 
 
 @dataclass(frozen=True)
@@ -106,9 +113,23 @@ def environment_python(name: str, environments: Path | None = None) -> Path:
     return python
 
 
-def versions(target: params.Target, environments: Path) -> dict[str, str]:
+def converter_tools(converter: Converter, *, from_onnx: bool = False) -> dict[str, str]:
+    """Map each distribution that a converter needs to its environment.
+
+    With ``from_onnx`` the model came as an ONNX file (net.onnx).
+    """
+    wanted = dict.fromkeys(CONVERTER_TOOLS[converter], BUILD)
+    if from_onnx and "litert-torch" in wanted:
+        wanted = {tool: BUILD for tool in wanted if tool not in LOWERING_TOOLS}
+        wanted |= dict.fromkeys(ONNX_LOWERING_TOOLS, CONVERT_TENSORFLOW)
+    return wanted
+
+
+def versions(
+    target: params.Target, environments: Path, *, from_onnx: bool = False
+) -> dict[str, str]:
     """Return the version, or ``absent``, of every distribution that the target's tools are."""
-    wanted = dict.fromkeys(CONVERTER_TOOLS[target.converter], BUILD)
+    wanted = converter_tools(target.converter, from_onnx=from_onnx)
     wanted[runtime_tool(target)] = target.profile.environment
     return {
         tool: version(tool, environment, environments) or ABSENT
@@ -136,6 +157,7 @@ def doctor(p: params.Params, environments: Path) -> list[Row]:
     places = {tool: BUILD for tools in CONVERTER_TOOLS.values() for tool in tools}
     for runtime, tool in RUNTIME_TOOLS.items():
         places[tool] = compatibility.ENVIRONMENTS[runtime][0]
+    places |= dict.fromkeys(ONNX_LOWERING_TOOLS, CONVERT_TENSORFLOW)
     return [
         _row(tool, environment, _used_by(tool, p), environments)
         for tool, environment in sorted(places.items())
@@ -143,10 +165,12 @@ def doctor(p: params.Params, environments: Path) -> list[Row]:
 
 
 def _used_by(tool: str, p: params.Params) -> tuple[str, ...]:
+    from_onnx = p.net.onnx is not None
     return tuple(
         name
         for name, target in p.targets.items()
-        if tool in (*CONVERTER_TOOLS[target.converter], runtime_tool(target))
+        if tool in converter_tools(target.converter, from_onnx=from_onnx)
+        or tool == runtime_tool(target)
     )
 
 

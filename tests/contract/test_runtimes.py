@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from pipeline import compatibility, manifest, params
-from pipeline.profiling import agreement, measure, workers
+from pipeline.profiling import measure, quality, workers
 from pipeline.profiling.workers import ModelRefusedError
+from pipeline.runtimes import structured
 
 ROOT = Path(__file__).parents[2]
+# of the environments that `make setup` always makes; tests/systems has the others
 RUNTIMES = [
     pytest.param("onnxruntime"),
     pytest.param("litert"),
@@ -152,6 +154,42 @@ def test_what_is_no_model_is_refused(runtime, images, tmp_path, environments_of)
         measure.outputs(folder, images, target_of(runtime), environments_of(runtime))
 
 
+@pytest.fixture(scope="session")
+def two_inputs_tflite():
+    """A .tflite of two inputs and two outputs, whose tensors have names of the tool's own."""
+    import litert_torch
+    import torch
+
+    class Two(torch.nn.Module):
+        def forward(self, wide, narrow):
+            return {"sums": wide.sum(1, keepdim=True) + narrow, "minus": wide - 2 * narrow}
+
+    example = {"wide": torch.zeros(1, 3), "narrow": torch.zeros(1, 1)}
+    return bytes(litert_torch.convert(Two().eval(), sample_kwargs=example).model_content())
+
+
+@pytest.mark.parametrize("runtime", TFLITE)
+def test_two_inputs_go_in_and_two_outputs_come_out_by_the_signatures_names(
+    runtime, two_inputs_tflite, tmp_path, environments_of
+):
+    folder = tmp_path / "two"
+    folder.mkdir()
+    (folder / "model.tflite").write_bytes(two_inputs_tflite)
+    manifest.write(
+        folder, model="two", stage="convert", preprocessing={"narrow": (), "wide": ()}
+    )  # fmt: skip
+    wide = np.arange(12, dtype=np.float32).reshape(4, 3)
+    narrow = np.array([[1], [-1], [0.5], [100]], np.float32)
+    samples = structured.join({"narrow": narrow, "wide": wide})
+    np.savez(tmp_path / "inputs.npz", inputs=samples)
+    found = measure.outputs(
+        folder, tmp_path / "inputs.npz", target_of(runtime), environments_of(runtime)
+    )
+    assert set(found.dtype.names) == {"sums", "minus"}
+    np.testing.assert_allclose(found["sums"], wide.sum(axis=1, keepdims=True) + narrow, rtol=1e-6)
+    np.testing.assert_allclose(found["minus"], wide - 2 * narrow, rtol=1e-6)
+
+
 @pytest.mark.parametrize("runtime", TFLITE)
 def test_int8_inputs_and_outputs_give_the_published_accuracy(
     runtime, model_artifact, keywords, environments_of
@@ -160,4 +198,5 @@ def test_int8_inputs_and_outputs_give_the_published_accuracy(
     inputs, labels = keywords
     artifact = model_artifact("kws_ref_model.tflite")
     found = measure.outputs(artifact, inputs, target_of(runtime), environments_of(runtime))
-    assert agreement.quality(found, labels).value == pytest.approx(90.2, abs=0.15)
+    accuracy = quality.ACCURACY.quality(found, quality.Truth(labels)).value
+    assert accuracy == pytest.approx(90.2, abs=0.15)

@@ -133,7 +133,10 @@ def tiny_project(tmp_path, monkeypatch):
         "train": ("data/train.npz", "data/validation.npz"),
         "prune": ("data/train.npz", "data/validation.npz", "trained"),
         "distill": ("data/train.npz", "data/validation.npz", "trained", "pruned"),
-        "quantize": ("data/calibration.npz", "data/validation.npz", "distilled"),
+        "quantize": (
+            *("data/train.npz", "data/calibration.npz", "data/validation.npz"),
+            *("trained", "distilled"),
+        ),
     }
     writes = {
         "train": "trained",

@@ -43,8 +43,8 @@ def test_the_better_of_two_recoveries_is_kept_and_both_are_recorded(
     assert found["difference_lower"] < found["difference"] < found["difference_upper"]
     assert found["winner"] == ("distilled" if both[0] >= both[1] else "fine_tuned")
     stored = store.load(distilled.out / "pruned")
-    assert evaluate(stored.net, validation).accuracy == max(both)
-    before = evaluate(store.load(pruned / "pruned").net, validation).accuracy
+    assert evaluate(stored.net, validation).quality == max(both)
+    before = evaluate(store.load(pruned / "pruned").net, validation).quality
     assert found["validation_accuracy_before"] == before < max(both)
 
 

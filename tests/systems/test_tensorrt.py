@@ -22,13 +22,14 @@ from typer.testing import CliRunner
 
 from pipeline import cli, compatibility, manifest, measurement, params
 from pipeline.chain import certify, convert, profile, register, select
-from pipeline.conversion import tensorrt_engine, to_tensorrt, to_tensorrt_bundle
+from pipeline.conversion import onnx_qdq, tensorrt_engine, to_tensorrt, to_tensorrt_bundle
 from pipeline.conversion.candidates import Variant
 from pipeline.conversion.to_onnx import to_onnx
+from pipeline.conversion.to_onnx_on_grids import to_onnx_on_grids
 from pipeline.data import splits
 from pipeline.device import build as device_build
 from pipeline.errors import ConversionError, DeviceError, RegistryError
-from pipeline.nets import factory
+from pipeline.nets import factory, fold, ranges
 from pipeline.profiling import workers
 from pipeline.profiling.workers import ModelRefusedError
 from pipeline.registry import lock, resolve
@@ -213,6 +214,29 @@ def test_a_quantized_bias_is_refused_by_the_library_too(variant, samples, tmp_pa
 def test_what_is_no_onnx_file_is_refused(content):
     with pytest.raises(ConversionError, match=r"^tensorrt_rtx|^the file has the inputs none"):
         tensorrt_engine.build(content, recipe_of(SHAPE), tensorrt_rtx)
+
+
+def test_ranges_that_training_learned_reach_the_engine(variant, samples, tmp_path):
+    torch.manual_seed(0)
+    net = factory.build(params.Net(name="resnet8"), SHAPE, len(LABELS)).eval()
+    example = torch.from_numpy(samples)
+    found = []
+    for name, layer in fold.folded(net, example[:1]).named_modules():
+        if isinstance(layer, ranges.QUANTIZABLE):
+            weight = layer.weight.detach()
+            amax = tuple(weight.abs().flatten(1).amax(1).tolist())
+            found.append(ranges.Range(name, 4.0, -4.0, amax, float(weight.norm())))
+    (tmp_path / "model.onnx").write_bytes(variant.onnx.read_bytes())
+    on_grids = ranges.fake_quantized(net, example[:1], found)
+    to_onnx_on_grids(on_grids, example[:1], tmp_path / onnx_qdq.QAT_NAME)
+    learned = Variant("dense", tmp_path / "model.onnx", None, variant.manifest)
+    (tmp_path / "manifest.json").write_bytes((variant.onnx.parent / "manifest.json").read_bytes())
+    engines = [
+        to_tensorrt.convert(each, ("int8-static",), samples, cfg_of(), tmp_path / name)[0]
+        for name, each in (("learned", learned), ("calibrated", variant))
+    ]
+    assert [(engine.status, engine.reason) for engine in engines] == [("built", None)] * 2
+    assert engines[0].path.read_bytes() != engines[1].path.read_bytes()
 
 
 def test_a_flag_of_another_tensorrt_is_refused(variant):

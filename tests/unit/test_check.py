@@ -54,6 +54,18 @@ def test_problems_of_pins_and_required_tools_are_listed_together(project):
     )
 
 
+def test_a_metric_that_does_not_import_is_found_before_anything_runs(project):
+    path = project / "broken_metric.py"
+    path.write_text("import nothing_of_this_name\n")
+    task = {
+        "kind": "classification", "metric": "broken_metric:score", "direction": "higher",
+        "metric_digest": files.digest_file(path),
+    }  # fmt: skip
+    edit(project, lambda values: values.update(task=task))
+    (line,) = problems(project)
+    assert "task.metric 'broken_metric:score': import of broken_metric failed: Module" in line
+
+
 def test_a_factory_that_does_not_import_is_found_before_anything_runs(project):
     (project / "broken_net.py").write_text("import nothing_of_this_name\n")
     pin = files.digest_file(project / "broken_net.py")

@@ -215,3 +215,11 @@ def test_inputs_lock_names_what_is_missing(tmp_path):
     path = edited(tmp_path, ("train:\n", "train:\n  checkpoint: gone.safetensors\n"))
     with pytest.raises(InputsError, match=r"train\.checkpoint: gone\.safetensors is missing"):
         inputs.lock(path)
+
+
+def test_steps_by_input_are_refused_for_a_net_that_is_trained_here(tmp_path):
+    start, end = DEFAULT.index("  preprocessing:"), DEFAULT.index("task:")
+    steps = "  preprocessing:\n    left: []\n    right: [{step: scale, factor: 2}]\n\n"
+    words = r"data\.preprocessing: steps by input go with net\.onnx: .* got left, right"
+    with pytest.raises(ParamsError, match=words):
+        params.load(edited(tmp_path, (DEFAULT[start:end], steps)))

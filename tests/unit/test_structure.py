@@ -142,7 +142,15 @@ def test_no_function_over_80_lines_no_module_over_500():
 
 @pytest.mark.parametrize(
     "module",
-    ["manifest", "measurement", "targets.tools", "targets.device", "runtimes.worker", "device.run"],
+    [
+        "manifest",
+        "measurement",
+        "targets.tools",
+        "targets.device",
+        "runtimes.worker",
+        "device.run",
+        "device.build",
+    ],
 )
 def test_what_devices_import_is_light(module):
     code = f"import sys, pipeline.{module}; print(*{{'torch', 'dvc', 'onnx'}} & sys.modules.keys())"

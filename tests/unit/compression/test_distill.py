@@ -9,6 +9,7 @@ from torch import nn
 from pipeline import params
 from pipeline.compression import distill
 from pipeline.training import loop
+from pipeline.training.objective import Batch
 
 CFG = params.Distill(
     seed=2,
@@ -84,52 +85,55 @@ def task():
     train, validation = loop.Tensors(inputs[:80], noisy), loop.Tensors(inputs[80:], labels[80:])
     torch.manual_seed(1)
     student = nn.Linear(4, 3)
-    return student, logits[:80].numpy(), train, validation
+    return student, distill.remembering(logits[:80].numpy()), train, validation
 
 
 def test_the_student_learns_from_the_teacher_what_the_labels_hide(task):
-    student, outputs, train, validation = task
-    fit = distill.distill(student, outputs, train, validation, CFG)
-    assert fit.best.validation_accuracy > 90
-    assert loop.evaluate(student, validation).accuracy == fit.best.validation_accuracy
+    student, teacher, train, validation = task
+    fit = distill.distill(student, teacher, train, validation, CFG)
+    assert fit.best.quality > 90
+    assert loop.evaluate(student, validation).quality == fit.best.quality
 
 
 def test_alpha_zero_is_plain_fine_tuning_bit_for_bit(task):
-    student, outputs, train, validation = task
+    student, teacher, train, validation = task
     plain = copy.deepcopy(student)
     cfg = msgspec.structs.replace(CFG, alpha=0.0)
-    distill.distill(student, outputs, train, validation, cfg)
+    distill.distill(student, teacher, train, validation, cfg)
     loop.fit(plain, train, validation, cfg, cfg.seed)
     assert torch.equal(student.weight, plain.weight)
 
 
 def test_recover_keeps_distillation_where_it_wins(task):
-    student, outputs, train, validation = task
+    student, teacher, train, validation = task
     epochs = []
     found = distill.recover(
-        lambda: copy.deepcopy(student), outputs, train, validation, CFG, epochs.append
+        lambda: copy.deepcopy(student), teacher, train, validation, CFG, epochs.append
     )
     assert found.winner == "distilled"
     assert found.difference > 0
     assert len(epochs) == len(found.distilled.epochs) + len(found.fine_tuned.epochs)
-    kept = loop.evaluate(found.net, validation).accuracy
-    assert kept == found.distilled.best.validation_accuracy
+    kept = loop.evaluate(found.net, validation).quality
+    assert kept == found.distilled.best.quality
 
 
 def test_recover_keeps_fine_tuning_where_the_teacher_misleads(task):
-    student, outputs, train, validation = task
-    clean = loop.Tensors(train.inputs, torch.tensor(outputs).argmax(1))
-    found = distill.recover(lambda: copy.deepcopy(student), -outputs, clean, validation, CFG)
+    student, teacher, train, validation = task
+    everything = Batch(train.inputs, train.labels, torch.arange(len(train.labels)))
+    clean = loop.Tensors(train.inputs, teacher(everything).argmax(1))
+    found = distill.recover(
+        lambda: copy.deepcopy(student), lambda batch: -teacher(batch), clean, validation, CFG
+    )
     assert found.winner == "fine_tuned"
     assert found.difference < 0
-    kept = loop.evaluate(found.net, validation).accuracy
-    assert kept == found.fine_tuned.best.validation_accuracy
+    kept = loop.evaluate(found.net, validation).quality
+    assert kept == found.fine_tuned.best.quality
 
 
 def test_a_tie_goes_to_distillation(task):
-    student, outputs, _, validation = task
+    student, teacher, _, validation = task
     clean = loop.Tensors(validation.inputs, validation.labels)
     single = loop.Tensors(validation.inputs[:1], validation.labels[:1])
-    found = distill.recover(lambda: copy.deepcopy(student), outputs, clean, single, CFG)
+    found = distill.recover(lambda: copy.deepcopy(student), teacher, clean, single, CFG)
     assert found.difference == 0
     assert found.winner == "distilled"

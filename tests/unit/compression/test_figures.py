@@ -31,7 +31,7 @@ def test_measure_counts_and_judges(residual, images):
         labels = residual(images).argmax(1)
     labels[:10] = (labels[:10] + 1) % 3
     found = figures.measure(residual, (1, 6, 6), Tensors(images, labels))
-    assert found.validation_accuracy == 75
+    assert found.quality == 75
     assert found.macs == 36 * 9 * (16 + 2 * 16 * 32) + 16 * 9 * 3
     assert found.size_bytes == 4 * found.parameters
 

@@ -3,10 +3,15 @@
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated
+from ai_edge_quantizer import qtyping
+from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import files, manifest, params
+from pipeline.conversion import tflite_graph
 from pipeline.conversion.candidates import Variant
 from pipeline.conversion.to_onnx import to_onnx
 from pipeline.nets import factory, store
@@ -112,3 +117,127 @@ def make_variant(make_net, exports, tmp_path):
 @pytest.fixture
 def samples():
     return np.random.default_rng(0).standard_normal((16, *SHAPE)).astype(np.float32)
+
+
+@pytest.fixture
+def make_tflite():
+    """A .tflite file, float32: input [2, 3, 4, 5] transposed, then averaged over axes.
+
+    ``read_twice`` makes the transposed tensor an output too.
+    """
+
+    def make(order, axes, *, keep_dims=False, read_twice=False):
+        turned = [(2, 3, 4, 5)[axis] for axis in order]
+        averaged = {axis % 4 for axis in axes}
+        left = [
+            1 if i in averaged else length
+            for i, length in enumerate(turned)
+            if keep_dims or i not in averaged
+        ]
+        model = qtyping.ModelT()
+        model.version, model.buffers = 3, [qtyping.BufferT()]
+        graph = qtyping.SubGraphT()
+        graph.tensors = [
+            _tflite_tensor(model, name, shape, values)
+            for name, shape, values in (
+                ("input", [2, 3, 4, 5], None),
+                ("order", [4], order),
+                ("turned", turned, None),
+                ("axes", [len(axes)], axes),
+                ("output", left, None),
+            )
+        ]
+        transpose, mean = qtyping.OperatorT(), qtyping.OperatorT()
+        transpose.inputs, transpose.outputs, transpose.opcodeIndex = [0, 1], [2], 0
+        mean.inputs, mean.outputs, mean.opcodeIndex = [2, 3], [4], 1
+        mean.builtinOptionsType = qtyping.BuiltinOptions.ReducerOptions
+        mean.builtinOptions = schema_py_generated.ReducerOptionsT()
+        mean.builtinOptions.keepDims = keep_dims
+        graph.operators, graph.inputs = [transpose, mean], [0]
+        graph.outputs = [4, 2] if read_twice else [4]
+        model.subgraphs = [graph]
+        model.operatorCodes = [_tflite_code("TRANSPOSE"), _tflite_code("MEAN")]
+        return tflite_graph.write(model)
+
+    return make
+
+
+def _tflite_tensor(model, name, shape, values):
+    tensor = qtyping.TensorT()
+    tensor.name, tensor.shape, tensor.type = name.encode(), shape, qtyping.TensorType.FLOAT32
+    tensor.buffer = 0
+    if values is not None:
+        tensor.type, tensor.buffer = qtyping.TensorType.INT32, len(model.buffers)
+        buffer = qtyping.BufferT()
+        buffer.data = np.frombuffer(np.array(values, np.int32).tobytes(), np.uint8)
+        model.buffers.append(buffer)
+    return tensor
+
+
+def _tflite_code(name):
+    code = schema_py_generated.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(qtyping.BuiltinOperator, name)
+    return code
+
+
+@pytest.fixture
+def make_onnx(tmp_path):
+    """Write a small classifier as some other tool would, and return its path.
+
+    A convolution, a ReLU, ``middle`` (nodes from ``c`` to ``m``), a mean, a product, a softmax.
+    """
+
+    def make(
+        opset=13,
+        *,
+        batch="N",
+        size=8,
+        middle=None,
+        imports=(),
+        name="user.onnx",
+        change=None,
+        ir_version=None,
+    ):
+        draw = np.random.default_rng(0)
+        weights = {
+            "w": draw.standard_normal((4, 3, 3, 3)).astype(np.float32) / 3,
+            "b": draw.standard_normal(4).astype(np.float32),
+            "h": draw.standard_normal((4, 2)).astype(np.float32),
+        }
+        nodes = [
+            helper.make_node("Conv", ["image", "w", "b"], ["r"], name="first", pads=[1] * 4),
+            helper.make_node("Relu", ["r"], ["c"]),
+            *(middle or [helper.make_node("Identity", ["c"], ["m"], name="nothing")]),
+            helper.make_node("GlobalAveragePool", ["m"], ["g"], name="mean"),
+            helper.make_node("Flatten", ["g"], ["f"], name="flat"),
+            helper.make_node("MatMul", ["f", "h"], ["l"], name="head"),
+            helper.make_node("Softmax", ["l"], ["scores"], name="last", axis=1),
+        ]
+        image = helper.make_tensor_value_info("image", TensorProto.FLOAT, (batch, 3, size, size))
+        scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, (batch, 2))
+        graph = helper.make_graph(
+            nodes,
+            "g",
+            [image],
+            [scores],
+            [numpy_helper.from_array(v, n) for n, v in weights.items()],
+        )
+        if opset < 9:  # older files list weights among the inputs
+            for n, v in weights.items():
+                graph.input.append(helper.make_tensor_value_info(n, TensorProto.FLOAT, v.shape))
+        sets = [helper.make_opsetid("", opset), *(helper.make_opsetid(*i) for i in imports)]
+        model = helper.make_model(
+            graph, opset_imports=sets, ir_version=ir_version or (3 if opset < 9 else 7)
+        )
+        if change is not None:
+            change(model)
+        path = tmp_path / name
+        onnx.save(model, path)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).random((20, 3, 8, 8), np.float32)

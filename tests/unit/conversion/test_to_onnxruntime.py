@@ -82,7 +82,20 @@ def test_unknown_operator_is_named_and_nothing_is_left(samples, tmp_path):
     outcomes = convert(variant, samples, tmp_path / "out")
     assert [outcome.status for outcome in outcomes] == ["not_built"] * 3
     assert all("mine:Foo" in outcome.reason for outcome in (outcomes[0], outcomes[2]))
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_fused_nodes_are_recorded_for_each_candidate(plain, samples, tmp_path):
+    outcomes = convert(plain, samples, tmp_path / "out", ("fp32", "int8-static"))
+    graphs = {outcome.precision: outcome.settings["graph"] for outcome in outcomes}
+    assert graphs["fp32"]["operators"]["FusedConv"] == 1  # its ReLU is part of it
+    assert graphs["int8-static"]["operators"]["QLinearConv"] == 1
+    for outcome in outcomes:
+        graph = outcome.settings["graph"]
+        assert graph["optimization_level"] == "extended"
+        assert graph["num_nodes"] == len(onnx.load(outcome.path).graph.node)
+        assert graph["num_optimized_nodes"] == sum(graph["operators"].values())
+        assert graph["num_optimized_nodes"] < graph["num_nodes"]
 
 
 def test_nothing_to_quantize_is_not_called_int8(make_variant, samples, tmp_path):

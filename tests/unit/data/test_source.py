@@ -180,3 +180,81 @@ def test_digits_without_scikit_learn_name_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(DependencyError, match=r"scikit-learn is not installed.*slipway\[build\]"):
         digits.read()
+
+
+def by_name(**arrays):
+    """Changes of `npz_file` that give inputs by name: `inputs` itself is left out."""
+    return {"inputs": None, **{f"inputs.{name}": array for name, array in arrays.items()}}
+
+
+IMAGES = np.arange(64, dtype=np.uint8).reshape(16, 2, 2)
+
+
+def test_several_inputs_are_fields_of_one_array(npz_file):
+    found = npz.read(npz_file(**by_name(image=IMAGES, row=INPUTS))).inputs
+    assert found.shape == (16,)
+    assert found.dtype == np.dtype([("image", np.uint8, (2, 2)), ("row", np.float32, (3,))])
+    np.testing.assert_array_equal(found["image"], IMAGES)
+
+
+WRONG_INPUTS = {
+    "other numbers of samples": (
+        by_name(image=IMAGES, row=INPUTS[:-1]),
+        r"inputs have \{'image': 16, 'row': 15\} samples; give each input as many",
+    ),
+    "NaN in one of them": (
+        by_name(image=IMAGES, row=changed(INPUTS, (5, 1), np.nan)),
+        r"inputs\.row have NaN or inf \(as float32\) in 1 samples, first in row 5",
+    ),
+    "one that has no values": (by_name(row=INPUTS[:, 0]), r"inputs\.row have shape \(16,\)"),
+    "a plain one beside them": (
+        {"inputs.row": INPUTS},
+        r"has both inputs and inputs\.row; give one input as inputs, several as inputs\.NAME",
+    ),
+    "no name": (by_name(**{"": INPUTS}), r"'inputs\.' names no input; use printable ASCII"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG_INPUTS.values(), ids=WRONG_INPUTS)
+def test_several_inputs_that_do_not_fit_are_refused(npz_file, changes, message):
+    with pytest.raises(DataError, match=message) as caught:
+        npz.read(npz_file(**changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("labels", [INPUTS[:, 0], INPUTS, LABELS], ids=["one", "three", "integers"])
+def test_values_to_regress_are_float32(npz_file, labels):
+    found = npz.read(npz_file(labels=labels), kind="regression")
+    assert found.labels.dtype == np.float32
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.label_names == ()
+
+
+WRONG_VALUES = {
+    "NaN": (changed(INPUTS, (7, 0), np.nan), r"labels have NaN or inf .* first in row 7"),
+    "too few": (INPUTS[:5], r"labels have shape \(5, 3\) beside 16 inputs; give .* \[N, K\]"),
+    "images": (INPUTS[:, :, None], r"labels have shape \(16, 3, 1\)"),
+    "text": (INPUTS.astype(str), "labels have dtype <U32; give numbers"),
+}
+
+
+@pytest.mark.parametrize(("labels", "message"), WRONG_VALUES.values(), ids=WRONG_VALUES)
+def test_values_that_cannot_be_regressed_are_refused(npz_file, labels, message):
+    with pytest.raises(DataError, match=message):
+        npz.read(npz_file(labels=labels), kind="regression")
+
+
+def test_samples_without_labels_are_taken_where_none_are_needed(npz_file):
+    found = npz.read(npz_file(labels=None), kind="agreement")
+    assert (found.labels.tolist(), found.label_names) == ([0] * 16, ())
+
+
+def test_names_of_classes_are_refused_where_there_are_none(npz_file):
+    with pytest.raises(DataError, match=r"data.labels name classes \['a'\], task.kind regression"):
+        npz.read(npz_file(labels=INPUTS), ("a",), "regression")
+
+
+def test_anomalies_have_names_of_their_own(npz_file):
+    assert npz.read(npz_file(), kind="anomaly").label_names == ("normal", "anomaly")
+    with pytest.raises(DataError, match=r"label 2 in row 4 is outside 0\.\.1"):
+        npz.read(npz_file(labels=changed(LABELS, 4, 2)), kind="anomaly")

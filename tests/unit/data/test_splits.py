@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import params
+from pipeline import files, params
 from pipeline.data import source, splits
+from pipeline.data.rows import Rows
 from pipeline.data.samples import Samples
 from pipeline.errors import DataError
+from pipeline.runtimes import structured
 
 PARTS = ("train", "validation", "test")
 
@@ -184,3 +186,90 @@ def test_steps_that_do_not_fit_are_the_datas_fault(few_samples, data_cfg):
     cfg = data_cfg(preprocessing=(params.Scale(factor=1e38), params.Scale(factor=1e38)))
     with pytest.raises(DataError, match=r"data.preprocessing gives NaN or inf"):
         splits.make(few_samples, cfg)["train"].tensors()
+
+
+def test_values_to_regress_are_cut_by_the_ratios_alone(data_cfg):
+    inputs = np.arange(40, dtype=np.int16)[:, None]
+    values = np.linspace(-1, 1, 80, dtype=np.float32).reshape(40, 2)
+    made = splits.make(Samples(inputs, values, ()), data_cfg())
+    assert [len(made[name].labels) for name in PARTS] == [20, 10, 10]
+    for name in PARTS:
+        assert np.array_equal(made[name].labels, values[made[name].inputs[:, 0]])
+
+
+def test_samples_without_labels_are_cut_by_the_ratios_alone(data_cfg, tmp_path):
+    samples = Samples(np.arange(40)[:, None], np.zeros(40, np.int64), ())
+    made = splits.make(samples, data_cfg())
+    assert [len(made[name].labels) for name in PARTS] == [20, 10, 10]
+    splits.write(tmp_path / "a.npz", made["test"])
+    assert splits.read(tmp_path / "a.npz").label_names == ()
+    with pytest.raises(DataError, match=r"split test has no sample; change the data ratios"):
+        splits.make(samples, data_cfg(train_ratio=0.7, validation_ratio=0.29))
+
+
+def several(num):
+    return structured.join(
+        {"row": np.arange(2.0 * num, dtype=np.float32).reshape(num, 2), "one": np.arange(num) % 7}
+    )
+
+
+def test_several_inputs_split_and_round_trip(data_cfg, tmp_path):
+    steps = {"one": (), "row": (params.Scale(factor=0.5), params.AddChannel())}
+    samples = Samples(several(40), np.arange(40) % 2, ("a", "b"))
+    made = splits.make(samples, data_cfg(preprocessing=steps))
+    assert made["train"].check() == {"row": (2, 1), "one": ()}
+    splits.write(tmp_path / "train.npz", made["train"])
+    found = splits.read(tmp_path / "train.npz")
+    assert found.preprocessing == {
+        "one": (),
+        "row": ({"step": "scale", "factor": 0.5}, {"step": "add_channel"}),
+    }
+    assert (found.inputs == made["train"].inputs).all()
+    assert np.array_equal(found.tensors()["row"], found.inputs["row"][..., None] / 2)
+
+
+def test_zero_and_minus_zero_are_equal_in_one_of_several_inputs(data_cfg):
+    inputs = several(40)
+    inputs["one"] = 0
+    inputs["row"][0], inputs["row"][2] = [0.0, 99.0], [-0.0, 99.0]
+    for seed in range(8):
+        samples = Samples(inputs, np.arange(40) % 2, ("a", "b"))
+        made = splits.make(samples, data_cfg(seed=seed))
+        assert sum((made[name].inputs["row"][:, 1] == 99).any() for name in PARTS) == 1
+
+
+def test_rows_on_disk_give_the_bytes_of_rows_in_memory(data_cfg, few_samples, tmp_path):
+    on_disk = Rows.spool(few_samples.inputs, tmp_path / "cache")
+    waiting = Samples(on_disk, few_samples.labels, few_samples.label_names)
+    steps = (params.Scale(factor=2.0),)
+    for name, samples in (("memory", few_samples), ("disk", waiting)):
+        made = splits.make(samples, data_cfg(preprocessing=steps))
+        splits.write(tmp_path / f"{name}.npz", made["train"])
+        assert made["train"].check() == (2,)
+    assert (tmp_path / "memory.npz").read_bytes() == (tmp_path / "disk.npz").read_bytes()
+    assert np.array_equal(made["train"].tensors(), made["train"].inputs.load() * 2)
+    assert np.array_equal(made["train"].tensors(slice(3, 5)), made["train"].tensors()[3:5])
+
+
+GOLDEN = {  # of the bytes that the splits of digits have had since they are written
+    "train": "sha256:f387a3f723c33cd5b8cd2a2cf5dd85453ddc0343331531da697e43f9ef6018e9",
+    "validation": "sha256:1255638dec0bca490525939cf31a6890c9894c84894508ce599c48f63a71c74d",
+    "test": "sha256:a23f5d04d6238bded4728443cc2aa78d93cae0c17b5faaf52f1fc074c34be364",
+    "calibration": "sha256:04b58f28184b43fbefd5fba8b38cc7dee1ad52d19606a59f9fb1e88a7d2ef78d",
+}
+
+
+def test_the_splits_of_digits_keep_their_bytes(tmp_path):
+    p = params.load()
+    for name, split in splits.make(source.read(p.data), p.data).items():
+        splits.write(tmp_path / f"{name}.npz", split)
+        assert files.digest_file(tmp_path / f"{name}.npz") == GOLDEN[name]
+
+
+def test_a_flipped_byte_in_a_split_is_refused(split, tmp_path):
+    splits.write(tmp_path / "train.npz", split)
+    content = bytearray((tmp_path / "train.npz").read_bytes())
+    content[200] ^= 1
+    (tmp_path / "train.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"Bad CRC-32.*; run dvc repro prepare"):
+        splits.read(tmp_path / "train.npz")

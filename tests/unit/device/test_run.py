@@ -90,8 +90,8 @@ def test_an_artifact_without_its_manifest_is_to_be_pulled_again(artifact, tmp_pa
 
 
 def test_an_unknown_runtime_lists_the_known(artifact, tmp_path):
-    with pytest.raises(DeviceError, match="'tensorrt' is not known; known: onnxruntime, litert"):
-        list(run.classify(artifact, saved(tmp_path, inputs=np.zeros((1, 3))), "tensorrt"))
+    with pytest.raises(DeviceError, match="'tvm' is not known; known: onnxruntime, litert"):
+        list(run.classify(artifact, saved(tmp_path, inputs=np.zeros((1, 3))), "tvm"))
 
 
 def test_an_absent_runtime_names_its_extra(artifact, tmp_path):

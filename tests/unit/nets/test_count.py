@@ -20,6 +20,31 @@ def test_resnet8_has_the_published_counts():
     assert found.size_bytes == 4 * found.parameters
 
 
+# MLPerf Tiny (Banbury et al. 2021, arXiv:2106.07597) and its reference models, batch norm folded;
+# ViT-Ti: Touvron et al. 2020 (arXiv:2012.12877), whose class token is one of ours less.
+PUBLISHED = {
+    "dscnn": ({"name": "dscnn"}, (1, 49, 10), 12, 22_600, 2_660_000),
+    "mobilenet_v1": ({"name": "mobilenet_v1"}, (3, 96, 96), 2, 211_000, 7_490_000),
+    "autoencoder": ({"name": "autoencoder"}, (640,), 640, 265_900, 264_000),
+    "vit_tiny as ViT-Ti": (
+        {"name": "vit_tiny", "args": {"patch": 16, "dim": 192, "depth": 12, "heads": 3}},
+        (3, 224, 224),
+        1000,
+        5_717_000,
+        1_070_000_000,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "num_outputs", "parameters", "macs"), PUBLISHED.values(), ids=PUBLISHED
+)
+def test_built_in_nets_have_the_published_counts(settings, shape, num_outputs, parameters, macs):
+    found = count.count(factory.build(params.Net(**settings), shape, num_outputs), shape)
+    assert found.parameters == pytest.approx(parameters, rel=PUBLISHED_TOLERANCE)
+    assert found.macs == pytest.approx(macs, rel=PUBLISHED_TOLERANCE)
+
+
 class Twice(nn.Module):
     """One layer used two times: its weights count once, its work twice."""
 

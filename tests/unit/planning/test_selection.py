@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from pipeline import params
@@ -110,3 +111,73 @@ def test_a_throttled_run_is_invalid_not_slow():
 
 def test_overlapping_intervals_are_called_indistinguishable():
     assert chosen(candidate("a", 0.9995, upper=0.1)).distinguishable is False
+
+
+def built(name, size):
+    return Measurement(
+        artifact="sha256:0", candidate=name, target="t", kind="built", time="", runtime="r",
+        size_bytes=size, reason="no CUDA device",
+    )  # fmt: skip
+
+
+BUILT = [built("dense-fp32", 800), built("dense-fp16", 700), built("dense-int8-static", 1300)]
+
+
+def test_what_was_only_built_does_not_ship_by_default():
+    s = select(BUILT, "dense-fp32", BUDGET, "t")
+    assert (s.chosen, s.ranking) == (None, ())
+    assert {r.reason for r in s.rejected} == {"evidence is built, accept is measured"}
+
+
+def test_with_accept_built_the_smallest_ships_and_nothing_says_that_the_order_holds():
+    s = select(BUILT, "dense-fp32", params.Select(accept="built"), "t")
+    assert s.ranking == ("dense-fp16", "dense-fp32", "dense-int8-static")
+    assert s.distinguishable is False
+
+
+def test_a_precision_that_is_asked_for_ships_alone():
+    budget = params.Select(accept="built", precision="int8-static")
+    s = select(BUILT, "dense-fp32", budget, "t")
+    assert s.ranking == ("dense-int8-static",)
+    assert "not int8-static, which select.precision asks for" in s.rejected[0].reason
+
+
+@pytest.mark.parametrize("kind", ["emulated", "estimated", "built"])
+def test_no_weaker_evidence_is_ranked_with_what_was_measured(kind):
+    weaker = candidate("a-int8", 0.1, upper=0.1, size=1, kind=kind)
+    s = chosen(weaker, budget=params.Select(accept="built"))
+    assert s.ranking == ("dense-fp32",)
+    assert s.better_if is None
+
+
+LIMITS_UNKNOWN = {
+    "latency": (params.Select(accept="built", max_latency_ms=5), "latency is not known, max_lat"),
+    "memory": (params.Select(accept="built", max_memory_bytes=5), "memory is not known, max_mem"),
+}
+
+
+@pytest.mark.parametrize(("budget", "words"), LIMITS_UNKNOWN.values(), ids=LIMITS_UNKNOWN)
+def test_a_limit_on_what_is_not_known_is_never_met(budget, words):
+    s = select(BUILT, "dense-fp32", budget, "t")
+    assert s.chosen is None
+    assert words in s.rejected[0].reason
+
+
+def test_what_was_built_does_not_ship_without_its_reference():
+    s = select(BUILT[1:], "dense-fp32", params.Select(accept="built"), "t")
+    assert s.chosen is None
+    assert "dense-fp32 could not be measured" in s.rejected[0].reason
+
+
+@pytest.mark.parametrize(("unit", "shown"), [("mm", "0.004 mm"), ("", "0.004")])
+def test_a_budget_is_in_the_metrics_own_unit(unit, shown):
+    measured = msgspec.structs.replace(
+        candidate("a-int8", 0.5),
+        drop=Drop(0.00123, -0.001, 0.004, 500, 500),
+        quality=Quality("mean absolute error", "lower", unit, 0.5, 500, 0.01),
+    )
+    (rejection,) = chosen(measured, budget=params.Select(max_quality_drop=0.002)).rejected
+    assert rejection.reason == (
+        f"quality drop (upper bound) {shown}, allowed 0.002, over by 0.002 "
+        "(the drop itself is 0.00123; n=500 cannot show more)"
+    )

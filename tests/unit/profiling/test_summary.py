@@ -1,7 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from pipeline.profiling import summary
+from pipeline.profiling import quality, summary
 from pipeline.profiling.bench import PRESETS, Bench, Candidate
 from pipeline.profiling.summary import Found
 
@@ -138,3 +140,31 @@ def test_what_is_not_measured_says_why_and_still_names_the_artifact(make_found, 
     assert (m.latency_ms.p50, m.quality, found.outputs, found.samples) == (None, None, None, {})
     assert m.artifact.startswith("sha256:")
     assert m.size_bytes == (refused.candidate.artifact / "model.onnx").stat().st_size
+
+
+def test_outputs_of_another_form_are_no_measurement(summarized):
+    m = summarized(*[restart()] * 3, outputs=np.eye(3, dtype=np.float32)[LABELS]).measurement
+    assert m.kind == "not_measured"
+    assert "outputs have shape [4, 3], the reference's [4, 2]; mend the converter" in m.reason
+
+
+@pytest.fixture
+def unlabelled(bench):
+    return dataclasses.replace(bench, labels=None, judge=quality.JUDGES["top1"])
+
+
+def test_without_labels_the_reference_agrees_with_itself_and_the_others_with_it(
+    make_found, unlabelled
+):
+    reference = make_found("dense-fp32", [restart()] * 3)
+    other = make_found("dense-int8-static", [restart()] * 3, RIGHT[[0, 1, 2, 2]])
+    own, found = (
+        summary.summarize(each, reference, unlabelled).measurement for each in (reference, other)
+    )
+    assert (own.quality.value, own.drop) == (100, None)
+    assert (found.quality.value, found.drop.value) == (75, 25)
+
+
+def test_without_labels_and_reference_there_is_no_quality(make_found, unlabelled):
+    m = summary.summarize(make_found("a-fp32", [restart()] * 3), None, unlabelled).measurement
+    assert (m.kind, m.quality, m.flags) == ("measured", None, ("no_reference",))

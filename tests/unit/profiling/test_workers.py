@@ -91,7 +91,7 @@ def test_a_worker_loads_numpy_one_runtime_and_nothing_heavy(job, tmp_path):
     assert {"numpy", "onnxruntime"} <= modules
     heavy = {"torch", "dvc", "msgspec", "onnx", "rich", "yaml", "scipy", "ai_edge_litert", "pandas"}
     assert not heavy & modules
-    room = ("clock", "errors", "host", "onnxruntime", "session", "worker")
+    room = ("clock", "errors", "host", "mapped", "onnxruntime", "session", "structured", "worker")
     parts = {f"pipeline.runtimes.{name}" for name in room}
     assert ours == {"pipeline", "pipeline.preprocessing", "pipeline.runtimes", *parts}
 

@@ -42,7 +42,17 @@ def test_a_release_says_what_it_holds(tiny_project, directory_store):
 
 
 def test_what_merely_was_built_is_unproven(tiny_project, directory_store):
-    assert put(tiny_project, directory_store).targets["pi"].unproven
+    published = put(tiny_project, directory_store)
+    assert (published.targets["pi"].kind, published.targets["pi"].unproven) == ("built", True)
+    assert not published.targets["x86"].unproven
+
+
+def test_what_never_ran_is_published_without_golden_outputs(tiny_project, directory_store):
+    (tiny_project.releases["pi"] / "golden.npz").unlink()
+    tiny_project.rewrite_manifest("pi")
+    part = put(tiny_project, directory_store).targets["pi"]
+    assert "golden.npz" not in part.files
+    assert (part.figures.latency_p50_ms, part.figures.size_bytes) == (None, 14)
 
 
 def test_the_default_version_is_of_the_content(tiny_project, directory_store):
@@ -206,9 +216,9 @@ class TestRefused:
             put(tiny_project, directory_store)
 
     def test_no_golden_inputs(self, tiny_project, directory_store):
-        (tiny_project.releases["pi"] / "golden.npz").unlink()
-        tiny_project.rewrite_manifest("pi")
-        with pytest.raises(RegistryError, match=r"pi has no golden\.npz; run dvc repro"):
+        (tiny_project.releases["x86"] / "golden.npz").unlink()
+        tiny_project.rewrite_manifest("x86")
+        with pytest.raises(RegistryError, match=r"x86 has no golden\.npz; run dvc repro"):
             put(tiny_project, directory_store)
 
     def test_a_release_of_another_target(self, tiny_project, directory_store):

@@ -1,11 +1,13 @@
 import itertools
+import shutil
 
 import msgspec
 import pytest
 
-from pipeline import files, manifest
+from pipeline import files, manifest, measurement
 from pipeline.errors import ManifestError, RegistryError
 from pipeline.manifest import File
+from pipeline.measurement import Latency
 from pipeline.registry import release, resolve
 from pipeline.registry.publish import publish
 
@@ -133,6 +135,54 @@ class TestResolve:
         directory_store.publish_document("digits/1.1.0", b"{")
         with pytest.raises(ManifestError, match=r"release digits 1\.1\.0 is malformed"):
             resolve.find(directory_store, "digits")
+
+
+@pytest.fixture
+def unproven(tiny_project, directory_store):
+    """A published target that was built and never ran; its digest is of the engine alone."""
+    shutil.rmtree(tiny_project.releases.pop("pi"))
+    tiny_project.add("gpu", b"engine", kind="built", latency_ms=Latency(), quality=None, drop=None)
+    (tiny_project.releases["gpu"] / "golden.npz").unlink()
+    tiny_project.rewrite_manifest("gpu")
+    tiny_project.commit()
+    return publish(tiny_project.root, directory_store, "1.0.0", tiny_project.releases)
+
+
+class TestUnproven:
+    def test_a_pull_wants_to_be_told_that_it_may(self, unproven, directory_store, tmp_path):
+        assert unproven.targets["gpu"].unproven
+        words = (
+            r"^digits 1\.0\.0 for gpu is unproven: built, and never run on its hardware; pull a "
+            r"measured version, or this one with --unproven$"
+        )
+        with pytest.raises(RegistryError, match=words):
+            resolve.pull(directory_store, "digits", "gpu", None, tmp_path / "pulled")
+        assert not (tmp_path / "pulled").exists()
+
+    def test_told_so_it_delivers_all_but_golden_outputs(self, unproven, directory_store, tmp_path):
+        to = tmp_path / "pulled"
+        resolve.pull(directory_store, "digits", "gpu", None, to, accept_unproven=True)
+        assert unproven.signed is False
+        assert sorted(files.list_files(to)) == ["manifest.json", "measurement.json", "model.onnx"]
+        assert measurement.read(to / "measurement.json").kind == "built"
+
+    def test_the_flag_changes_nothing_for_what_was_measured(
+        self, unproven, directory_store, tmp_path
+    ):
+        assert not unproven.targets["x86"].unproven
+        resolve.pull(directory_store, "digits", "x86", None, tmp_path / "pulled")
+        assert (tmp_path / "pulled/golden.npz").is_file()
+
+    @pytest.mark.parametrize("changes", [{"unproven": False}, {"kind": "measured"}], ids=str)
+    def test_a_release_that_calls_it_proven_is_refused(self, unproven, directory_store, changes):
+        part = msgspec.structs.replace(unproven.targets["gpu"], **changes)
+        rewrite(directory_store, unproven, targets=unproven.targets | {"gpu": part})
+        with pytest.raises(RegistryError, match="called unproven; do not use it"):
+            resolve.resolve(directory_store, "digits", "gpu")
+
+    def test_the_registry_is_whole_with_it(self, unproven, directory_store):
+        assert unproven
+        assert resolve.verify(directory_store) == []
 
 
 class TestPull:

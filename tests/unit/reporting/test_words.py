@@ -5,6 +5,7 @@ from pipeline.measurement import Drop, Interval, Latency, Measurement, Quality
 from pipeline.planning.selection import Rejection, Selection
 from pipeline.reporting import report, words
 from pipeline.reporting.answer import Answer, NotBuilt, failed
+from pipeline.reporting.evidence import Sources
 
 
 def measured(name, p50, **fields):
@@ -50,6 +51,44 @@ def test_a_ratio_whose_interval_holds_one_is_not_called_faster():
     assert "not shown to differ" in words.against_reference(unsure)
     sure = measured("a-fp32", 0.1, latency_ratio=Interval(0.56, 0.5, 0.6))
     assert "not shown" not in words.against_reference(sure)
+
+
+def test_what_was_only_built_ships_unproven_and_claims_nothing(answer):
+    engine = Measurement(
+        artifact="sha256:0", candidate="dense-fp16", target="box", kind="built", time="",
+        runtime="tensorrt", size_bytes=703_900, reason="no CUDA device",
+    )  # fmt: skip
+    shown = words.explain(msgspec.structs.replace(answer, artifact=engine))
+    assert shown[0] == (
+        "Ship `dense, fp16` on box unproven: built, not measured: no CUDA device; 703.9 kB."
+    )
+    assert "none has run, so nothing says which is fastest or how good they are" in shown[1]
+    assert not any("p50" in line for line in shown[:2])
+
+
+def test_an_estimate_is_called_one_and_has_no_interval(answer):
+    board = Measurement(
+        artifact="sha256:0", candidate="dense-int8-static", target="box", kind="estimated", time="",
+        runtime="tflite_micro", runtime_version="0.1", size_bytes=84_432,
+        device={"cpu_model": "A CPU"}, host={"latency_meter": "Vela 5.2.0 for ethos-u55-128"},
+        latency_ms=Latency(0.403), quality=Quality("accuracy", "higher", "%", 97.5, 702, 1.2),
+    )  # fmt: skip
+    selection = msgspec.structs.replace(
+        answer.selection, chosen=board.candidate, ranking=(board.candidate,), next_best=None
+    )
+    shown = words.explain(
+        msgspec.structs.replace(answer, artifact=board, candidates=(board,), selection=selection)
+    )
+    assert shown[0] == (
+        "Ship `dense, int8-static` on box: latency 403 us, estimated; 84.4 kB; "
+        "test accuracy 97.50 % (+-1.20, n=702)."
+    )
+    assert "(1 estimated): latency 403 us, estimated; " in shown[1]
+    assert shown[4] == (
+        "Evidence: latency estimated, not measured, by Vela 5.2.0 for ethos-u55-128; outputs and "
+        "memory by tflite_micro 0.1 on A CPU."
+    )
+    assert not any("p50" in line for line in shown[:5])
 
 
 def test_noise_is_in_the_headline_not_in_a_footnote(answer):
@@ -101,7 +140,7 @@ def test_the_report_reads_back_as_written(answer, tmp_path):
         answers=(answer, failed("far", "gone")),
         stages={"train": {"dense": {"macs": 12}}},
     )
-    report.write(made, tmp_path / "report")
+    report.write(made, tmp_path / "report", Sources())
     assert report.read(tmp_path / "report/report.json") == made
     page = (tmp_path / "report/report.md").read_text()
     assert "- Nothing ships on far: gone." in page
@@ -118,3 +157,53 @@ SIZES = {
 @pytest.mark.parametrize(("num_bytes", "expected"), SIZES.values(), ids=SIZES)
 def test_sizes_are_decimal(num_bytes, expected):
     assert words.size(num_bytes) == expected
+
+
+def judged_by(answer, quality, drop):
+    """The answer of a project with another metric."""
+    best, reference = (
+        msgspec.structs.replace(m, quality=quality, drop=m.drop and drop)
+        for m in (answer.artifact, answer.reference)
+    )
+    return msgspec.structs.replace(
+        answer, artifact=best, reference=reference, candidates=(best, reference)
+    )
+
+
+def test_an_error_is_written_in_its_own_unit(answer):
+    quality = Quality("mean absolute error", "lower", "mm", 0.012348, 702, 0.00081)
+    shown = judged_by(answer, quality, Drop(0.0004, -0.0003, 0.0011, 702, 702))
+    assert words.headline(shown).endswith(
+        "test mean absolute error 0.01235 mm (+-0.00081, n=702), "
+        "+0.0004 [-0.0003..+0.0011] mm lost."
+    )
+    assert "its quality drop on validation is +0.0004 mm, upper bound +0.0011 (n=702)" in (
+        "\n".join(words.explain(shown))
+    )
+    assert report.header([shown])[4:] == (
+        "test mean absolute error",
+        "latency, fp32 = 1",
+        "mm lost",
+    )
+    assert "the artifact's minus the mean absolute error of fp32, paired" in report.note([shown])
+
+
+def test_agreement_says_what_it_agrees_with(answer):
+    quality = Quality("top-1 agreement with fp32", "higher", "%", 99.0, 702, 0.8)
+    shown = judged_by(answer, quality, Drop(1.0, 0.3, 1.9, 702, 7))
+    assert "test top-1 agreement with fp32 99.00 % (+-0.80, n=702), +1.00 [" in words.headline(
+        shown
+    )
+    page = report.markdown(report.Report(model="m", answers=(shown,), stages={}))
+    assert "| test top-1 agreement with fp32 |" in page
+    assert "| validation top-1 agreement with fp32 |" in page
+
+
+def test_accuracy_heads_its_columns_as_ever(answer):
+    assert report.header([answer]) == (
+        "target", "artifact", "size", "p50", "test accuracy", "latency, fp32 = 1", "points lost"
+    )  # fmt: skip
+    assert report.note([answer]).startswith("Accuracy is on the test split, read once; intervals")
+    assert "points lost are the accuracy of fp32 minus the artifact's, paired" in (
+        report.note([answer])
+    )

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.runtimes import structured
 from pipeline.runtimes.errors import RunnerError
-from pipeline.runtimes.session import Tensor, decode, encode
+from pipeline.runtimes.session import Tensor, decode, decode_all, encode, encode_all
 
 INT8 = Tensor("x", "int8", (1, 4), scale=0.5, zero_point=3)
 QUANTIZED = {
@@ -65,3 +66,55 @@ def test_an_integer_without_a_scale_is_refused():
         encode(np.zeros((1, 4), np.float32), bare)
     with pytest.raises(RunnerError, match="'ids' is int32 but states no scale"):
         decode(np.zeros((1, 4), np.int32), bare)
+
+
+IMAGE = Tensor("image", "float32", ("batch", 2))
+LEVEL = Tensor("level", "int8", (1, 1), scale=0.5, zero_point=3)
+SAMPLE = structured.join(
+    {"level": np.array([[1.0]], np.float32), "image": np.array([[7.0, 8.0]], np.float32)}
+)
+
+
+def test_several_inputs_are_encoded_by_name_in_the_sessions_order():
+    image, level = encode_all(SAMPLE, (IMAGE, LEVEL))
+    np.testing.assert_array_equal(image, [[7, 8]])
+    assert (level.dtype, level.tolist()) == (np.int8, [[5]])
+
+
+def test_the_only_input_takes_what_has_no_name():
+    (found,) = encode_all(np.array([[7.0, 8.0]], np.float32), (IMAGE,))
+    assert found.tolist() == [[7, 8]]
+
+
+OTHER_NAMES = {
+    "one is missing": (SAMPLE[["level"]], (IMAGE, LEVEL), r"\['image', 'level'\], .*\['level'\]"),
+    "one is too many": (SAMPLE, (IMAGE,), r"inputs \['image'\], the samples have \['image', 'lev"),
+    "no names for several": (
+        np.zeros((1, 2), np.float32),
+        (IMAGE, LEVEL),
+        r"have \['one without a name'\]; give each input its array inputs.NAME",
+    ),
+}
+
+
+@pytest.mark.parametrize(("sample", "tensors", "words"), OTHER_NAMES.values(), ids=OTHER_NAMES)
+def test_inputs_of_other_names_are_refused_with_one_line(sample, tensors, words):
+    with pytest.raises(RunnerError, match=words):
+        encode_all(sample, tensors)
+
+
+def test_several_outputs_are_decoded_into_fields_and_one_is_plain():
+    outputs = [np.array([[7.0, 8.0]], np.float32), np.array([[5]], np.int8)]
+    both = decode_all(outputs, (IMAGE, LEVEL))
+    assert both.dtype == np.dtype([("image", np.float32, (2,)), ("level", np.float32, (1,))])
+    assert (both["image"].tolist(), both["level"].tolist()) == ([[7, 8]], [[1]])
+    one = decode_all(outputs[1:], (LEVEL,))
+    assert (one.dtype, one.tolist()) == (np.float32, [[1]])
+
+
+def test_one_of_several_outputs_without_the_batch_is_refused():
+    odd = Tensor("odd", "float32", (3,))
+    with pytest.raises(
+        RunnerError, match=r"'odd' has shape \[3\], its first axis must be the batch"
+    ):
+        decode_all([np.zeros((1, 2), np.float32), np.zeros(3, np.float32)], (IMAGE, odd))

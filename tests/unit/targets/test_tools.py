@@ -46,6 +46,17 @@ def test_a_foreign_interpreter_is_named_but_its_link_not_followed(tmp_path):
     assert tools.environment_python("device-tflite", tmp_path) == python
 
 
+def test_an_onnx_file_is_lowered_by_tensorflow_instead_of_litert_torch(make_target, tmp_path):
+    wanted = tools.converter_tools("to_litert", from_onnx=True)
+    assert wanted["tensorflow"] == wanted["onnx2tf"] == "convert-tensorflow"
+    assert wanted["ai-edge-quantizer"] == "build"
+    assert not {"torch", "litert-torch"} & wanted.keys()
+    found = tools.versions(make_target("litert"), tmp_path, from_onnx=True)
+    assert found["onnx2tf"] == "absent"
+    same = tools.converter_tools("to_onnxruntime", from_onnx=True)
+    assert same == tools.converter_tools("to_onnxruntime")
+
+
 def test_a_missing_interpreter_names_the_remedy(tmp_path):
     with pytest.raises(TargetError, match=r"device-tflite has no interpreter .*; run make setup"):
         tools.environment_python("device-tflite", tmp_path)
@@ -62,8 +73,10 @@ def test_doctor_lists_every_tool_with_who_uses_it_and_how_to_get_it(tmp_path):
     p = params.load(Path(__file__).parents[3] / "params.yaml")
     rows = {row.tool: row for row in tools.doctor(p, tmp_path)}
     assert rows.keys() == {
-        *tools.RUNTIME_TOOLS.values(), *(t for ts in tools.CONVERTER_TOOLS.values() for t in ts)
-    }  # fmt: skip
+        *tools.RUNTIME_TOOLS.values(),
+        *(tool for names in tools.CONVERTER_TOOLS.values() for tool in names),
+        *tools.ONNX_LOWERING_TOOLS,
+    }
     missing = rows["tflite-runtime"]
     assert (missing.version, missing.environment) == (None, "device-tflite")
     assert "make setup" in missing.remedy

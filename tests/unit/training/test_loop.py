@@ -1,3 +1,4 @@
+import functools
 from itertools import chain
 
 import numpy as np
@@ -7,6 +8,7 @@ from torch import nn
 
 from pipeline.errors import TrainingError
 from pipeline.training import loop
+from pipeline.training.objective import CLASSIFICATION
 
 
 class Scripted(nn.Module):
@@ -37,8 +39,8 @@ def test_fit_learns_a_separable_problem(make_net, clouds, settings, optimizer):
     before = loop.evaluate(net, clouds[1])
     fit = loop.fit(net, *clouds, settings(optimizer=optimizer), 0)
     after = loop.evaluate(net, clouds[1])
-    assert before.accuracy < 80
-    assert after.accuracy == fit.best.validation_accuracy == 100
+    assert before.quality < 80
+    assert after.quality == fit.best.quality == 100
     assert after.loss < before.loss / 2
     assert fit.epochs[-1].loss < fit.epochs[0].loss
     assert not net.training
@@ -137,10 +139,11 @@ def test_each_epoch_sees_every_sample_once_in_even_batches_and_another_order(
 ):
     seen = []
 
-    def loss(outputs, labels, indices):
-        assert torch.equal(labels, clouds[0].labels[indices])
-        seen.append(indices.tolist())
-        return nn.functional.cross_entropy(outputs, labels)
+    def loss(outputs, batch):
+        assert torch.equal(batch.labels, clouds[0].labels[batch.indices])
+        assert torch.equal(batch.inputs, clouds[0].inputs[batch.indices])
+        seen.append(batch.indices.tolist())
+        return nn.functional.cross_entropy(outputs, batch.labels)
 
     loop.fit(make_net(), *clouds, settings(epochs=2, global_batch_size=40), 0, loss=loss)
     assert [len(batch) for batch in seen] == [30] * 6  # 90 in steps of at most 40
@@ -163,12 +166,14 @@ def test_learning_rate_follows_the_schedule(make_net, clouds, settings):
     assert [epoch.epoch for epoch in reported] == [1, 2, 3, 4]
 
 
-def test_label_smoothing_is_that_of_the_settings():
-    logits, labels = torch.tensor([[3.0, 0.0, 0.0]]), torch.tensor([0])
-    log_p = logits.numpy() - np.log(np.exp(logits.numpy()).sum())
-    target = np.array([[0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3]])
-    found = loop.cross_entropy(0.1)(logits, labels, labels)
-    assert found.item() == pytest.approx(-(target * log_p).sum(), rel=1e-6)
+def test_label_smoothing_is_that_of_the_settings(make_net, clouds, settings):
+    smoothed = functools.partial(CLASSIFICATION.loss, label_smoothing=0.3)
+    first, second, third = make_net(), make_net(), make_net()
+    loop.fit(first, *clouds, settings(epochs=1, label_smoothing=0.3), 0)
+    loop.fit(second, *clouds, settings(epochs=1), 0, loss=smoothed)
+    loop.fit(third, *clouds, settings(epochs=1), 0)
+    assert same_weights(first, second)
+    assert not same_weights(first, third)
 
 
 def test_evaluate_against_numpy_over_several_batches():
@@ -182,6 +187,6 @@ def test_evaluate_against_numpy_over_several_batches():
     logits = inputs @ weight.T + bias
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     assert found.outputs == pytest.approx(logits, abs=1e-5)
-    assert found.accuracy == pytest.approx(100 * (logits.argmax(1) == labels).mean())
+    assert found.quality == pytest.approx(100 * (logits.argmax(1) == labels).mean())
     assert found.loss == pytest.approx(-log_p[np.arange(num), labels].mean(), rel=1e-5)
     assert net.training

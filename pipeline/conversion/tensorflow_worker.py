@@ -1,0 +1,219 @@
+"""ONNX to a LiteRT file by onnx2tf: run as a file by the interpreter of `convert-tensorflow`.
+
+That environment has TensorFlow and neither torch nor this package, so nothing of ours is imported.
+``python -I tensorflow_worker.py REQUEST.json`` in an empty folder; the request names
+
+``model``     the ONNX file: batch 1, every shape known, every node named, one name only once.
+``samples``   .npz of ``inputs.NAME`` and ``outputs.NAME`` [N, 1, ...]: what ONNX Runtime gives.
+``tries``     layouts to try in turn, each a mapping input name -> ``channels_last`` (the file takes
+              N..C where the ONNX file takes NC..), ``channels_first`` (it takes NC.. and transposes
+              inside) or ``as_is``.
+``max_abs_error``, ``lowered`` (the file to write), ``result`` (JSON).
+
+The first try whose outputs are within the tolerance is written. The result is either its number in
+``tries`` with its ``max_abs_error``, or ``error`` with the ``operator`` and ``node`` where known.
+"""
+
+import copy
+import importlib.util
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# No device; plain kernels, as the outputs are compared.
+ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+}
+
+# onnx2tf would download it; it runs the model on these to see which axes it must transpose
+ITS_SAMPLES = "calibration_image_sample_data_20x128x128x3_float32.npy"
+ITS_SAMPLES_SHAPE = (20, 128, 128, 3)
+SIGNATURE = "serving_default"
+MAX_ERROR_LENGTH = 600
+
+
+def main(path: Path) -> None:
+    """Do what the request asks and write its result."""
+    request = json.loads(path.read_text(encoding="utf-8"))
+    samples = np.random.default_rng(0).random(ITS_SAMPLES_SHAPE, np.float32)
+    np.save(ITS_SAMPLES, samples)
+    Path(request["result"]).write_text(json.dumps(_lower(request)), encoding="utf-8")
+
+
+def _lower(request: dict[str, Any]) -> dict[str, Any]:
+    import onnx
+
+    model = onnx.load(request["model"])
+    for node in model.graph.node:
+        if node.domain or importlib.util.find_spec(f"onnx2tf.ops.{node.op_type}") is None:
+            return _refusal(node, f"onnx2tf has no {node.op_type}")
+    arrays = dict(np.load(request["samples"], allow_pickle=False))
+    failures = []
+    for number, layouts in enumerate(request["tries"]):
+        found = _try(model, layouts, arrays, request)
+        if "error" not in found:
+            return {"try": number, **found}
+        failures.append(found)
+    return failures[0]
+
+
+def _try(
+    model: Any, layouts: dict[str, str], arrays: dict[str, Any], request: dict[str, Any]
+) -> dict[str, Any]:
+    net = _to_keras(model, layouts)
+    if isinstance(net, dict):
+        return net
+    names = [value.name for value in model.graph.input]
+    outputs = [value.name for value in model.graph.output]
+    error, orders = _compare(net, names, outputs, layouts, arrays)
+    if not error <= request["max_abs_error"]:  # NaN too
+        line = f"outputs differ from the ONNX file's by {error:.3g}, "
+        return {"error": line + f"allowed {request['max_abs_error']:g}"}
+    content = _to_tflite(net, orders, model)
+    if isinstance(content, dict):
+        return content
+    Path(request["lowered"]).write_bytes(_renamed(content, names, outputs))
+    return {"max_abs_error": error}
+
+
+def _to_keras(model: Any, layouts: dict[str, str]) -> Any:
+    """Return the Keras model, or a refusal that names the node onnx2tf was at."""
+    import onnx2tf
+
+    def named(layout: str) -> list[str]:
+        return [name for name, found in layouts.items() if found == layout]
+
+    try:
+        return onnx2tf.convert(
+            onnx_graph=copy.deepcopy(model),
+            output_folder_path="unused",
+            not_use_onnxsim=True,  # the host has folded constants already
+            not_use_opname_auto_generate=True,
+            keep_ncw_or_nchw_or_ncdhw_input_names=named("channels_first"),
+            keep_shape_absolutely_input_names=named("as_is"),
+            disable_model_save=True,
+            non_verbose=True,
+        )
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it raises every kind, and exits
+        return _refusal(_node_of(error, model), f"{type(error).__name__}: {error}")
+
+
+def _node_of(error: BaseException, model: Any) -> Any:
+    """Find the node that was being converted: a local of some frame of onnx2tf's own."""
+    names = {node.name: node for node in model.graph.node}
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        local = trace.tb_frame.f_locals.get("graph_node")
+        found = names.get(getattr(local, "name", None), found)
+        trace = trace.tb_next
+    return found
+
+
+def _refusal(node: Any, line: str) -> dict[str, Any]:
+    refusal = {"error": line[:MAX_ERROR_LENGTH]}
+    if node is not None:
+        operator = ".".join(part for part in (node.domain, node.op_type) if part)
+        refusal.update(operator=operator, node=node.name)
+    return refusal
+
+
+def _compare(
+    net: Any, names: list[str], outputs: list[str], layouts: dict[str, str], arrays: dict[str, Any]
+) -> tuple[float, list[tuple[int, ...]]]:
+    """Return the largest error over all samples, and the order of axes that gives it, by output.
+
+    onnx2tf leaves images at the output with their channels last; a transposition brings them back.
+    """
+    found: list[list[Any]] = [[] for _ in outputs]
+    for row in range(len(arrays[f"inputs.{names[0]}"])):
+        feeds = [_arranged(arrays[f"inputs.{name}"][row], layouts[name]) for name in names]
+        given = net(feeds if len(feeds) > 1 else feeds[0], training=False)
+        for values, value in zip(
+            found, given if isinstance(given, (list, tuple)) else [given], strict=True
+        ):
+            values.append(value.numpy())
+    best = [
+        _best_order(np.stack(values), arrays[f"outputs.{name}"])
+        for name, values in zip(outputs, found, strict=True)
+    ]
+    return max(error for error, _ in best), [order for _, order in best]
+
+
+def _arranged(sample: Any, layout: str) -> Any:
+    return np.moveaxis(sample, 1, -1) if layout == "channels_last" else sample
+
+
+def _best_order(found: Any, expected: Any) -> tuple[float, tuple[int, ...]]:
+    """Compare [N, 1, ...] in every order of the axes behind the batch; the plain one goes first."""
+    orders = [(0, *rest) for rest in itertools.permutations(range(1, found.ndim - 1))]
+    errors = []
+    for order in orders:
+        turned = found.transpose(0, *(axis + 1 for axis in order))
+        fits = turned.shape == expected.shape
+        difference = np.abs(turned.astype(np.float64) - expected).max() if fits else np.inf
+        errors.append((float(difference), order))
+    return min(errors, key=lambda pair: (np.isnan(pair[0]), pair[0]))
+
+
+def _to_tflite(net: Any, orders: list[tuple[int, ...]], model: Any) -> Any:
+    """Return the file's bytes, or a refusal where an operator has no built-in kernel."""
+    import tensorflow as tf
+
+    # numbered: TensorFlow sorts a signature by name, and must not change the order
+    specs = [
+        tf.TensorSpec(value.shape, value.dtype, name=f"input_{number:03d}")
+        for number, value in enumerate(net.inputs)
+    ]
+
+    @tf.function(input_signature=specs, autograph=False)  # type: ignore[untyped-decorator]
+    def serve(*values: Any) -> dict[str, Any]:
+        given = net(list(values) if len(values) > 1 else values[0], training=False)
+        given = given if isinstance(given, (list, tuple)) else [given]
+        return {
+            f"output_{number:03d}": tf.identity(value)
+            if order == tuple(range(len(order)))
+            else tf.transpose(value, order)
+            for number, (value, order) in enumerate(zip(given, orders, strict=True))
+        }
+
+    holder = tf.Module()
+    holder.net, holder.serve = net, serve
+    tf.saved_model.save(holder, "saved", signatures=serve.get_concrete_function())
+    converter = tf.lite.TFLiteConverter.from_saved_model("saved", signature_keys=[SIGNATURE])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    try:
+        return converter.convert()
+    except Exception as error:  # noqa: BLE001 - ConverterError, and what MLIR raises
+        text = str(error)
+        told = [node for node in model.graph.node if node.name in text]
+        return _refusal(max(told, key=lambda node: len(node.name), default=None), text)
+
+
+def _renamed(content: bytes, names: list[str], outputs: list[str]) -> bytes:
+    """Give inputs and outputs the names that they have in the ONNX file."""
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    (signature,) = model.signatureDefs
+    tensors = model.subgraphs[signature.subgraphIndex].tensors
+    for entries, wanted in ((signature.inputs, names), (signature.outputs, outputs)):
+        for entry in entries:
+            entry.name = wanted[int(entry.name.decode().rpartition("_")[2])].encode()
+    taken = {tensor.name for tensor in tensors}
+    for entry in (*signature.inputs, *signature.outputs):
+        if entry.name not in taken:  # quantizers take a tensor's name for its own
+            tensors[entry.tensorIndex].name = entry.name
+            taken.add(entry.name)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+if __name__ == "__main__":
+    os.environ.update(ENVIRONMENT)  # before TensorFlow is imported
+    main(Path(sys.argv[1]))
