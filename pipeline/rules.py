@@ -45,6 +45,9 @@ def _splits(params: Params) -> Problems:
         what = "data.train_ratio + data.validation_ratio must be below 1 to leave a test split"
         got = f"got {data.train_ratio + data.validation_ratio:g}"
         yield ("data", "validation_ratio"), f"{what}, {got}"
+    if data.channels != 3 and data.source != "image_folder":
+        what = "data.channels is of the images of image_folder"
+        yield ("data", "channels"), f"{what}, got data.source {data.source}"
     if data.test_speakers or data.validation_speakers:
         yield ("data",), f"data.test_speakers split fsdd, got data.source {data.source}"
 

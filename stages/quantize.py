@@ -1,4 +1,4 @@
-"""Stage ``quantize``: how sensitive each layer is to int8, and the range of what flows into it."""
+"""Stage ``quantize``: how sensitive each layer is to int8; with ``qat`` a net also learns on it."""
 
 from pipeline.chain import quantize
 

@@ -6,15 +6,23 @@ by their number and the root of their sum of squares each layer is known again.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConversionError
-from pipeline.nets.ranges import Range
+from pipeline.nets.ranges import FILE_NAME, Range
 
-LEARNED = {"ranges": "learned"}  # what a candidate's manifest says of them
 RELATIVE_TOLERANCE = 1e-4  # folding batch norm in another order of float32 operations
+
+
+def said(directory: Path | None, precision: str) -> tuple[dict[str, str], dict[str, Path]]:
+    """Return the settings and sources that an int8-static candidate with learned ranges adds."""
+    path = None if directory is None else directory / FILE_NAME
+    if path is None or precision != "int8-static" or not path.is_file():
+        return {}, {}
+    return {"ranges": "learned"}, {"ranges": path}
 
 
 @dataclass(frozen=True)

@@ -236,10 +236,28 @@ def describe(path: Path, layouts: Mapping[str, str] | None = None) -> Descriptio
     runner = interpreter.get_signature_runner(SIGNATURE)
     return Description(
         Signature(
-            inputs=tuple(_tensor(n, d, layouts) for n, d in runner.get_input_details().items()),
-            outputs=tuple(_tensor(n, d, None) for n, d in runner.get_output_details().items()),
+            inputs=tuple(
+                _tensor(name, detail, layouts)
+                for name, detail in _in_order(
+                    runner.get_input_details(), interpreter.get_input_details()
+                )
+            ),
+            outputs=tuple(
+                _tensor(name, detail, None)
+                for name, detail in _in_order(
+                    runner.get_output_details(), interpreter.get_output_details()
+                )
+            ),
         )
     )
+
+
+def _in_order(
+    named: Mapping[str, dict[str, Any]], details: Sequence[dict[str, Any]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Give the signature's tensors, which it sorts by name, in the file's own order."""
+    places = {int(detail["index"]): place for place, detail in enumerate(details)}
+    return sorted(named.items(), key=lambda item: places[int(item[1]["index"])])
 
 
 def _tensor(name: str, detail: dict[str, Any], layouts: Mapping[str, str] | None) -> Tensor:

@@ -76,16 +76,15 @@ def lower(path: Path, samples: NDArray[Any], max_abs_error: float) -> LoweredOnn
             "result": str(here / "result.json"),
         }
         reply = _ask(request, here)
+        if "difference" in reply:
+            raise ConversionError(_differs("onnx2tf", reply["difference"], max_abs_error))
         if "error" in reply:
             raise ConversionError(_reason(reply))
         content, layouts = (here / "model.tflite").read_bytes(), tries[reply["try"]]
     found = _run_tflite(content, feeds, layouts)
     error = max(float(np.abs(found[name] - expected[name]).max()) for name in expected)
     if not error <= max_abs_error:  # NaN too
-        raise ConversionError(
-            f"litert: outputs differ from the ONNX file's by {error:.3g}, allowed "
-            f"{max_abs_error:g} (export.max_abs_error); raise it, or replace the layer that differs"
-        )
+        raise ConversionError(_differs("litert", error, max_abs_error))
     return LoweredOnnx(content, layouts, error)
 
 
@@ -185,10 +184,17 @@ def _ask(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     return reply
 
 
+def _differs(what: str, error: float, allowed: float) -> str:
+    return (
+        f"{what}: outputs differ from the ONNX file's by {error:.3g}, allowed {allowed:g} "
+        "(export.max_abs_error); raise it, or replace the layer that differs"
+    )
+
+
 def _reason(reply: dict[str, Any]) -> str:
     line = candidates.shortened(reply["error"])
     if "node" not in reply:
-        return f"onnx2tf: {line} (export.max_abs_error); replace the layer that differs"
+        return f"onnx2tf refuses the model: {line}"
     return (
         f"litert does not support operator {reply['operator']}, node {reply['node']!r}: {line}; "
         "replace the layer"

@@ -41,6 +41,18 @@ def read(content: bytes) -> Any:
     return model
 
 
+def inlined(content: bytes) -> bytes:
+    """Return the file with all weights inside the flatbuffer.
+
+    ai-edge-quantizer 0.10 puts those of 256 KiB and more behind it; tflite-micro takes whatever
+    lies elsewhere for them, without a word.
+
+    Raises:
+        ConversionError: as `read`.
+    """
+    return write(read(content))
+
+
 def write(model: Any) -> bytes:
     """Serialize; equal graphs give equal bytes."""
     from ai_edge_litert.tools import flatbuffer_utils

@@ -15,7 +15,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from pipeline import files, params
-from pipeline.conversion import candidates, litert_file, to_litert, vela
+from pipeline.conversion import candidates, litert_file, tflite_graph, to_litert, vela
 from pipeline.conversion.candidates import Description, Outcome, Variant
 from pipeline.conversion.fold_transpose import fold_transpose
 from pipeline.conversion.to_litert import FILE_NAME, QUANTIZER_TOOLS
@@ -84,7 +84,7 @@ def _make(
     lowered: bytes, precision: params.Precision, samples: NDArray[Any], settings: params.Vela
 ) -> dict[str, bytes]:
     """Give the artifact's files; the fp32 reference stays as lowered, since Vela compiles none."""
-    uncompiled = litert_file.make(lowered, precision, samples)
+    uncompiled = tflite_graph.inlined(litert_file.make(lowered, precision, samples))
     compiled = vela.compile_file(uncompiled, settings)
     estimate = files.encode_json(compiled.estimate)
     if precision == "fp32":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline import params
 from pipeline.conversion import candidates, litert_file
 from pipeline.conversion.candidates import Outcome, Variant
-from pipeline.conversion.learned import LEARNED
+from pipeline.conversion.learned import said
 from pipeline.errors import ConversionError, DependencyError
 from pipeline.manifest import Preprocessing
 from pipeline.nets import ranges
@@ -89,27 +89,24 @@ def convert(
         lowered = lower(variant, calibration)
     except ConversionError as error:
         return [candidates.not_built(variant.name, p, str(error)) for p in precisions]
-    quantizers = candidates.versions(QUANTIZER_TOOLS)
-    return [
-        candidates.attempt(
-            variant,
-            precision,
-            out / candidates.candidate_id(variant.name, precision) / FILE_NAME,
-            partial(
-                litert_file.make,
-                lowered.content,
+    quantizers, arranged = candidates.versions(QUANTIZER_TOOLS), lowered.arranged(samples)
+    outcomes = []
+    for precision in precisions:
+        settings, sources = said(variant.net, precision)
+        outcomes.append(
+            candidates.attempt(
+                variant,
                 precision,
-                lowered.arranged(samples),
-                lowered.ranges,
-            ),
-            partial(litert_file.describe, layouts=lowered.layouts),
-            tools=lowered.tools if precision == "fp32" else {**lowered.tools, **quantizers},
-            sources=lowered.sources,
-            settings=LEARNED if lowered.ranges and precision == "int8-static" else {},
-            preprocessing=lowered.preprocessing,
+                out / candidates.candidate_id(variant.name, precision) / FILE_NAME,
+                partial(litert_file.make, lowered.content, precision, arranged, lowered.ranges),
+                partial(litert_file.describe, layouts=lowered.layouts),
+                tools=lowered.tools if precision == "fp32" else {**lowered.tools, **quantizers},
+                sources={**lowered.sources, **sources},
+                settings=settings,
+                preprocessing=lowered.preprocessing,
+            )
         )
-        for precision in precisions
-    ]
+    return outcomes
 
 
 def lower(variant: Variant, calibration: NDArray[Any]) -> Lowered:

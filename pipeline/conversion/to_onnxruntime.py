@@ -21,7 +21,7 @@ from pipeline import params
 from pipeline.compatibility import INTEGER_RULES
 from pipeline.conversion import candidates, onnx_file, onnx_run
 from pipeline.conversion.candidates import Description, Outcome, Variant
-from pipeline.conversion.learned import LEARNED, Reader, by_activation
+from pipeline.conversion.learned import Reader, by_activation, said
 from pipeline.errors import ConversionError
 from pipeline.nets import ranges
 from pipeline.nets.ranges import Range
@@ -76,19 +76,22 @@ def convert(
         "int8-static": lambda: _quantize_static(variant.onnx, samples, cfg, learned or ()),
     }
     tools = candidates.versions(CONVERTER_TOOLS["to_onnxruntime"])
-    return [
-        candidates.attempt(
-            variant,
-            precision,
-            out / candidates.candidate_id(variant.name, precision) / FILE_NAME,
-            makers[precision],
-            _describe,
-            tools=variant.manifest.tools if precision == "fp32" else tools,
-            sources={"exported": variant.onnx.parent},
-            settings=LEARNED if learned and precision == "int8-static" else {},
+    outcomes = []
+    for precision in precisions:
+        settings, sources = said(variant.net, precision)
+        outcomes.append(
+            candidates.attempt(
+                variant,
+                precision,
+                out / candidates.candidate_id(variant.name, precision) / FILE_NAME,
+                makers[precision],
+                _describe,
+                tools=variant.manifest.tools if precision == "fp32" else tools,
+                sources={"exported": variant.onnx.parent, **sources},
+                settings=settings,
+            )
         )
-        for precision in precisions
-    ]
+    return outcomes
 
 
 def _describe(path: Path) -> Description:

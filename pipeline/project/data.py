@@ -1,14 +1,13 @@
 """What `slipway init` says of the data: the source, its splits, and a preprocessing that fits."""
 
 import os
-import tarfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.data import archive, npz
 from pipeline.errors import InputsError
 from pipeline.manifest import Signature, Tensor
 from pipeline.project.settings import NUM_CALIBRATION, RATIOS
@@ -26,6 +25,12 @@ class Source:
     is_labelled: bool
     line: str
 
+    @property
+    def num_calibration(self) -> int:
+        """How many samples int8 takes its ranges from."""
+        number: int = self.section["num_calibration"]
+        return number
+
 
 def of_training(path: Path | None, project: Path) -> Source:
     """Describe the data of a project that trains its own net; None is the embedded digits."""
@@ -36,7 +41,9 @@ def of_training(path: Path | None, project: Path) -> Source:
             {"step": "add_channel"},
             {"step": "channels_first"},
         ]
-        return Source(_section("digits", None, steps), True, "no data given: scikit-learn's digits")
+        return Source(
+            _section("digits", None, steps, None), True, "no data given: scikit-learn's digits"
+        )
     kind = _kind(path)
     steps = []
     if kind == "image_folder":
@@ -60,7 +67,10 @@ def of_onnx(signature: Signature, path: Path | None, project: Path) -> Source:
         return _found(kind, path, project, {tensor.name: [] for tensor in signature.inputs})
     shape = _sample_shape(signature.inputs[0])
     if kind == "image_folder":
-        return _found(kind, path, project, _steps_of_images(signature.inputs[0].name, shape))
+        found = _found(kind, path, project, _steps_of_images(signature.inputs[0].name, shape))
+        if 1 in (shape[0], shape[2]):
+            found.section["channels"] = 1
+        return found
     if kind == "npz":
         return _found(kind, path, project, _steps_of_npz(path, shape))
     raise InputsError(f"--data: {path} goes with a net of your own; give a .npz for an ONNX file")
@@ -74,12 +84,9 @@ def _kind(path: Path) -> str:
         raise InputsError(f"--data: {path} is missing; name a .npz, a folder or an archive")
     if path.suffix == ".npz":
         return "npz"
-    if tarfile.is_tarfile(path):
-        with tarfile.open(path) as archive:
-            first = (name for name in archive.getnames() if name.endswith(".wav"))
-            return "fsdd" if next(first, None) else "image_folder"
-    if zipfile.is_zipfile(path):
-        return "image_folder"
+    if archive.is_archive(path):
+        recording = next(archive.members(path, (".wav",)), None)
+        return "image_folder" if recording is None else "fsdd"
     raise InputsError(
         f"--data: {path} is no .npz, folder or archive of images; numpy.savez(path, inputs=inputs)"
     )
@@ -87,31 +94,35 @@ def _kind(path: Path) -> str:
 
 def _found(kind: str, path: Path, project: Path, steps: Any) -> Source:
     relative = Path(os.path.relpath(path.absolute(), project)).as_posix()
-    section = _section(kind, relative, steps)
-    is_labelled, line = True, f"{path.name}: {kind}"
+    is_labelled, line, num = True, f"{path.name}: {kind}", None
     if kind == "npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            names = [n for n in arrays.files if n == "inputs" or n.startswith("inputs.")]
-            if not names:
-                raise InputsError(f"--data: {path} has no array `inputs`, only {arrays.files}")
-            is_labelled = "labels" in arrays.files
-            num = len(arrays[names[0]])
+        arrays = npz.read_arrays(path)
+        names = [n for n in arrays if n == "inputs" or n.startswith("inputs.")]
+        if not names:
+            raise InputsError(f"--data: {path} has no array `inputs`, only {sorted(arrays)}")
+        is_labelled = "labels" in arrays
+        num = len(arrays[names[0]])
         line = f"{path.name}: {num} samples, {'with' if is_labelled else 'without'} labels"
     elif kind == "image_folder" and path.is_dir():
         classes = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
         is_labelled = bool(classes)
         num = sum(1 for entry in path.rglob("*") if entry.is_file())
         line = f"{path.name}/: {len(classes) or 'no'} classes, {num} images"
-    return Source(section, is_labelled, line)
+    return Source(_section(kind, relative, steps, num), is_labelled, line)
 
 
-def _section(kind: str, path: str | None, steps: Any) -> dict[str, Any]:
+def _section(kind: str, path: str | None, steps: Any, num: int | None) -> dict[str, Any]:
+    """Write the section; of ``num`` samples (None: not counted) train gives the calibration set."""
     section: dict[str, Any] = {"source": kind, **({"path": path} if path else {}), "seed": 0}
     if kind == "fsdd":
         section |= {"test_speakers": ["nicolas", "theo"], "validation_speakers": ["yweweler"]}
     else:
         section |= RATIOS
-    return {**section, "num_calibration": NUM_CALIBRATION, "preprocessing": steps}
+    calibration = NUM_CALIBRATION
+    if num is not None:
+        # the splits are stratified and rounded, so not quite all of train's share
+        calibration = max(1, min(calibration, int(0.9 * RATIOS["train_ratio"] * num)))
+    return {**section, "num_calibration": calibration, "preprocessing": steps}
 
 
 def _sample_shape(tensor: Tensor) -> tuple[int, ...]:
@@ -145,10 +156,10 @@ def _image_steps(shape: tuple[int, ...], *, channels_first: bool) -> list[dict[s
 
 
 def _steps_of_npz(path: Path, shape: tuple[int, ...]) -> list[dict[str, Any]]:
-    with np.load(path, allow_pickle=False) as arrays:
-        if "inputs" not in arrays.files:
-            raise InputsError(f"--data: {path} has no array `inputs`, only {arrays.files}")
-        raw = arrays["inputs"].shape[1:]
+    arrays = npz.read_arrays(path)
+    if "inputs" not in arrays:
+        raise InputsError(f"--data: {path} has no array `inputs`, only {sorted(arrays)}")
+    raw = arrays["inputs"].shape[1:]
     if raw == shape:
         return []
     if len(raw) == 3 and (raw[2], *raw[:2]) == shape:
@@ -183,4 +194,4 @@ def _random(signature: Signature, project: Path) -> Source:
         f"no data given: {NUM_RANDOM} random inputs in {RANDOM_NAME}; speed and size are real, "
         "agreement and calibration need --data"
     )
-    return Source(_section("npz", RANDOM_NAME, steps), False, line)
+    return Source(_section("npz", RANDOM_NAME, steps, NUM_RANDOM), False, line)

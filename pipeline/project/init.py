@@ -84,6 +84,7 @@ def _sections(request: Request, name: str, draft: Path) -> tuple[dict[str, Any],
         sections["task"] = {"kind": "classification", "metric": "accuracy"}
     lines.append(source.line)
     targets = settings.targets(request.targets)
+    settings.lower_calibration(sections, targets, source.num_calibration)
     return {"model": name, "data": source.section, **sections, "targets": targets}, lines
 
 

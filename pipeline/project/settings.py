@@ -66,6 +66,15 @@ def adopted(onnx: str) -> dict[str, Any]:
     }
 
 
+def lower_calibration(sections: dict[str, Any], targets: dict[str, Any], number: int) -> None:
+    """Ask for no more calibration samples than there are: ``number``, where it is below usual."""
+    for chosen in sections["quantize"].values():
+        chosen["num_samples"] = min(chosen["num_samples"], number)
+    if number < NUM_CALIBRATION:
+        for target in targets.values():
+            target["convert"]["num_calibration"] = number
+
+
 def text(sections: dict[str, Any], schema: str) -> str:
     """Write the sections as YAML with their comments, in the order of the chain."""
     parts = [

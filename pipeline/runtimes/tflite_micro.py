@@ -105,6 +105,12 @@ def _runnable(path: Path) -> Tuple[bytes, Any, str]:
             "%s is compiled for a Coral Edge TPU (operator %s); give the file from before "
             "edgetpu_compiler" % (path.name, ethos_u.EDGE_TPU_OPERATOR)
         )
+    if any(buffer.offset > 1 for buffer in described.buffers or ()):
+        # it would run with other bytes for weights, and nothing would say so
+        raise RunnerError(
+            "%s has weights behind the flatbuffer, which tflite-micro does not read; convert the "
+            "model again" % path.name
+        )
     return content, described, path.name
 
 

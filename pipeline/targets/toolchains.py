@@ -20,15 +20,16 @@ def needed(p: params.Params) -> tuple[set[str], set[str]]:
     extras = {extra for t in p.targets.values() for extra in CONVERTER_EXTRAS[t.converter]}
     if any(settings.qat for settings in p.quantize.values()):
         extras.add("qat")
-    environments = {target.profile.environment for target in p.targets.values()} - {BUILD}
+    environments = {str(target.profile.environment) for target in p.targets.values()} - {BUILD}
     if p.net.onnx and any(t.converter in FROM_LITERT for t in p.targets.values()):
         environments.add(CONVERT_TENSORFLOW)
-    return extras, {str(name) for name in environments}
+    return extras, environments
 
 
 def everything() -> tuple[set[str], set[str]]:
-    """Return every extra and environment that some project could need."""
-    extras = {extra for extras in CONVERTER_EXTRAS.values() for extra in extras} | {"qat"}
+    """Return every extra and environment that some project, or tests/systems/, could need."""
+    extras = {extra for extras in CONVERTER_EXTRAS.values() for extra in extras}
+    extras |= {"qat", "systems"}
     environments = {name for names in ENVIRONMENTS.values() for name in names} - {BUILD}
     return extras, {CONVERT_TENSORFLOW, *map(str, environments)}
 

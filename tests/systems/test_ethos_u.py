@@ -208,6 +208,23 @@ class TestConverter:
         with pytest.raises(ConversionError, match=r"^Vela refuses .*Dedicated_Sram\): .*Sram or"):
             vela.compile_file(content, settings)
 
+    def test_more_than_256_kib_of_weights_stay_where_tflite_micro_reads_them(self, tmp_path):
+        cfg, task = params.Net(name="autoencoder"), {"input_shape": (640,), "num_classes": 640}
+        torch.manual_seed(0)
+        net = factory.build(cfg, *task.values())
+        for _ in range(10):
+            net(torch.randn(32, 640))
+        store.save(tmp_path / "net", net.eval(), cfg=cfg, **task)
+        written = manifest.write(tmp_path / "net", model="tiny", stage="export")
+        variant = Variant("dense", tmp_path / "x.onnx", tmp_path / "net", written)
+        samples = np.random.default_rng(0).standard_normal((NUM_CALIBRATION, 640), np.float32)
+        (outcome,) = to_ethos_u.convert(variant, ["int8-static"], samples, CFG, tmp_path / "out")
+        assert (outcome.path.with_name("uncompiled.tflite")).stat().st_size > 256 * 1024
+        with torch.no_grad():
+            expected = net(torch.from_numpy(samples)).numpy()
+        outputs = outputs_of(outcome.path, samples)
+        assert np.abs(outputs - expected).max() < 0.1 * np.abs(expected).max()
+
     def test_a_precision_that_is_not_made_is_refused(self, variant, samples, tmp_path):
         with pytest.raises(ConversionError, match="to_ethos_u makes fp32, int8-static, got 'fp16'"):
             to_ethos_u.convert(variant, ["fp32", "fp16"], samples, CFG, tmp_path)
@@ -254,6 +271,17 @@ REFUSED = {
 }
 
 
+def with_weights_behind(content):
+    """Put the first weights behind the flatbuffer, as ai-edge-quantizer does with many."""
+    model = tflite_graph.read(content)
+    buffer = max(model.buffers, key=lambda each: 0 if each.data is None else len(each.data))
+    data = bytes(bytearray(buffer.data))
+    buffer.data, buffer.offset, buffer.size = None, 1, len(data)
+    start = -len(tflite_graph.write(model)) % 16 + len(tflite_graph.write(model))
+    buffer.offset = start
+    return tflite_graph.write(model).ljust(start, b"\0") + data
+
+
 class TestDamagedFiles:
     """One clear line each, from the converter's compiler, the adapters and a worker."""
 
@@ -295,6 +323,15 @@ class TestDamagedFiles:
         content = built["int8-static"][0].path.read_bytes()
         with pytest.raises(ConversionError, match=r"compiled already \(operator ethos-u\); give"):
             vela.compile_file(content, SETTINGS)
+
+    def test_weights_that_tflite_micro_would_not_read_are_refused(self, built, tmp_path):
+        content = (built["int8-static"][0].path.parent / "uncompiled.tflite").read_bytes()
+        path = tmp_path / "model.tflite"
+        path.write_bytes(with_weights_behind(content))
+        with pytest.raises(RunnerError, match=r"weights behind the flatbuffer, which tflite-micro"):
+            adapter.load(str(path), 1)
+        path.write_bytes(tflite_graph.inlined(path.read_bytes()))
+        assert adapter.load(str(path), 1).facts["executed_file"] == "model.tflite"
 
     def test_a_compiled_file_without_the_one_beside_it_is_refused(self, built, tmp_path):
         path = tmp_path / "model.tflite"

@@ -26,7 +26,7 @@ TARGETS = {
     "rtx-4090": "built",
     "jetson-orin": "built",
 }
-FILES = {"pretrainedResnet.onnx": (12.5, 77.7), "vww_96_float.onnx": (7.5, 216.0)}
+FILES = {"pretrainedResnet.onnx": (12.5, 77.7), "vww_96_float.onnx": (7.49, 211.0)}
 
 
 def environment(**changes):

@@ -141,8 +141,10 @@ REFUSED = {
     ),
     "a micro-NPU without its compiler's settings": (
         (
-            "to_onnxruntime\n    runtime: onnxruntime\n    convert:\n"
-            "      precisions: [fp32, int8-dynamic, int8-static]",
+            (
+                "to_onnxruntime\n    runtime: onnxruntime\n    convert:\n"
+                "      precisions: [fp32, int8-dynamic, int8-static]"
+            ),
             "to_ethos_u\n    runtime: tflite_micro\n    convert:\n      precisions: [fp32]",
         ),
         r"convert\.vela: goes with to_ethos_u and is required there, got to_ethos_u",

@@ -13,6 +13,7 @@ WIDTH = 480
 ROW = 40
 BAR = 11
 NAME_AT = 24
+MAX_NAME = 36
 
 
 def chart(
@@ -34,7 +35,7 @@ def chart(
 
 def _row(m: Measurement, mark: Mark, top: float, ratio: float) -> list[Markup]:
     weight = "row-name strong" if mark.standing == "ships" else "row-name"
-    name = f"{mark.number}  {mark.name}"
+    name = svg.short(f"{mark.number}  {mark.name}", MAX_NAME)
     width = max(2.0, ratio * (WIDTH - 2))
     return [
         marks.glyph(mark, 10, top + 12, 4.6),

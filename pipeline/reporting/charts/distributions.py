@@ -14,6 +14,7 @@ LEFT, RIGHT = 4, 472
 ROW = 62
 RISE = 30  # of the highest bin
 TICK_GAP = 64
+MAX_NAME = 36
 
 
 def chart(
@@ -64,7 +65,9 @@ def _row(
     top = baseline - ROW + 6
     parts = [
         marks.glyph(mark, 10, top + 13, 4.6),
-        svg.text(f"{mark.number}  {mark.name}", 24, top + 18, f"{weight} halo"),
+        svg.text(
+            svg.short(f"{mark.number}  {mark.name}", MAX_NAME), 24, top + 18, f"{weight} halo"
+        ),
         svg.text(figures.duration(m.latency_ms.p50), WIDTH - 1, top + 18, "value halo", "end"),
         _bins(histogram, spread, mark, x, baseline),
         svg.line(LEFT, baseline, RIGHT, baseline, "baseline"),

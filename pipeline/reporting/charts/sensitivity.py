@@ -8,13 +8,13 @@ from pipeline.reporting.charts import scales, svg
 from pipeline.reporting.evidence import Layer
 
 WIDTH = 480
-GUTTER = 190
+GUTTER = 206
 RIGHT = 468
 ROW = 23
 TOP = 8
 TICK_GAP = 48
 MAX_LAYERS = 24  # the most sensitive; all are in the table
-MAX_NAME = 21
+MAX_NAME = 20
 
 
 def most_sensitive(variants: Mapping[str, Sequence[Layer]]) -> list[str]:
@@ -38,7 +38,7 @@ def chart(
     parts = _axis(x, bottom)
     for index, layer in enumerate(layers):
         at = TOP + ROW * (index + 0.5)
-        name = svg.text(short(layer), GUTTER - 6, at + 4.5, "row-name", "end")
+        name = svg.text(svg.short(layer, MAX_NAME), GUTTER - 6, at + 4.5, "row-name", "end")
         parts += [
             svg.element("g", svg.element("title", layer), name),
             svg.line(GUTTER, at, RIGHT, at, "grid"),
@@ -76,14 +76,6 @@ def dot(order: int, series: int, x: float, y: float) -> Markup:
         points = f"{_at(x, y - 6.2)} {_at(x + 6.2, y)} {_at(x, y + 6.2)} {_at(x - 6.2, y)}"
         return svg.element("polygon", points=points, class_=css)
     return svg.element("rect", x=x - 4.5, y=y - 4.5, width=9, height=9, class_=css)
-
-
-def short(name: str) -> str:
-    """Cut the middle out of a long name; the ends tell layers apart."""
-    if len(name) <= MAX_NAME:
-        return name
-    kept = MAX_NAME - 1
-    return f"{name[: kept // 3]}\N{HORIZONTAL ELLIPSIS}{name[-(kept - kept // 3) :]}"
 
 
 def _at(x: float, y: float) -> str:

@@ -35,6 +35,14 @@ def text(content: str, x: float, y: float, class_: str | None = None, anchor: st
     return element("text", content, x=x, y=y, class_=class_, text_anchor=anchor or None)
 
 
+def short(written: str, most: int) -> str:
+    """Cut the middle out of what is longer than ``most`` characters; the ends tell names apart."""
+    if len(written) <= most:
+        return written
+    kept = most - 1
+    return f"{written[: kept // 3]}\N{HORIZONTAL ELLIPSIS}{written[-(kept - kept // 3) :]}"
+
+
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
     """Draw one straight line."""
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)

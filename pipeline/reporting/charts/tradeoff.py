@@ -12,7 +12,7 @@ from pipeline.reporting.charts.marks import Mark
 from pipeline.reporting.charts.scales import Scale
 
 WIDTH, HEIGHT = 480, 320
-LEFT, RIGHT, TOP, BOTTOM = 62, 464, 34, 266
+LEFT, RIGHT, TOP, BOTTOM = 76, 466, 34, 262
 TICK_GAP_X, TICK_GAP_Y = 62, 34
 RADIUS = 5.5
 # Quality farther away than this many times the span of the candidates that may ship is drawn at the
@@ -20,12 +20,13 @@ RADIUS = 5.5
 FAR = 4.0
 # Where a number may stand beside its point, nearest first: offsets of its middle.
 PLACES = (
-    (12, -11), (-12, -11), (12, 12), (-12, 12), (0, -16), (0, 17), (17, 0), (-17, 0),
-    (24, -18), (-24, -18), (24, 18), (-24, 18), (0, -28), (0, 29), (34, -8), (-34, -8),
-    (36, 26), (-36, 26), (36, -28), (-36, -28),
+    (14, -13), (-14, -13), (14, 14), (-14, 14), (19, 0), (-19, 0), (18, -17), (-18, -17),
+    (0, -17), (0, 18), (26, -18), (-26, -18), (26, 18), (-26, 18), (0, -29), (0, 30),
+    (36, -8), (-36, -8), (36, 28), (-36, 28), (36, -30), (-36, -30),
 )  # fmt: skip
 CHARACTER_WIDTH, CHARACTER_HEIGHT = 8.0, 14.0
-FAR_LABEL = 24  # from here on a line leads from the number to its point
+CLEAR = 2.0  # between a number and any point
+FAR_LABEL = 34  # from here on a line leads from the number to its point
 
 Box = tuple[float, float, float, float]
 
@@ -119,7 +120,7 @@ def _titles(q: Quality) -> list[Markup]:
     unit = f", {q.unit}" if q.unit else ""
     better = "\N{UPWARDS ARROW}" if q.direction == "higher" else "\N{DOWNWARDS ARROW}"
     return [
-        svg.text(f"{better} {q.metric}{unit}", LEFT - 54, 18, "axis-title"),
+        svg.text(f"{better} {q.metric}{unit}", 4, 18, "axis-title"),
         svg.text(
             "\N{LEFTWARDS ARROW} p50 latency", (LEFT + RIGHT) / 2, HEIGHT - 10, "axis-title",
             "middle",
@@ -177,7 +178,7 @@ def _numbers(
     taken: list[Box] = []
     for m in shown:
         px, py = _place(m, x, y)
-        reach = RADIUS * 2.2 if look[m.candidate].standing == "ships" else RADIUS * 1.3
+        reach = CLEAR + RADIUS * (2.2 if look[m.candidate].standing == "ships" else 1.3)
         taken.append((px - reach, py - reach, px + reach, py + reach))
     parts = []
     for m in sorted(shown, key=lambda m: _place(m, x, y)):

@@ -5,7 +5,7 @@ import torch
 
 from pipeline import params
 from pipeline.errors import NetError
-from pipeline.nets import factory, store
+from pipeline.nets import factory, fold, store
 
 NETS = {
     "dscnn": ({"name": "dscnn"}, (1, 49, 10), 12),
@@ -30,13 +30,18 @@ def build(settings, shape, num_outputs):
 
 @pytest.mark.parametrize(("settings", "shape", "num_outputs"), NETS.values(), ids=NETS)
 def test_each_maps_samples_to_outputs_one_by_one(settings, shape, num_outputs):
-    net = build(settings, shape, num_outputs).eval()
+    net = build(settings, shape, num_outputs)
+    for module in net.modules():  # fresh batch norms let a deep net's signal die out
+        if isinstance(module, fold.BATCH_NORMS):
+            module.momentum = 1.0
+    net(torch.randn(32, *shape))
+    net.eval()
     inputs = torch.randn(3, *shape)
     with torch.no_grad():
         outputs = net(inputs)
         alone = torch.cat([net(sample[None]) for sample in inputs])
     assert outputs.shape == (3, num_outputs)
-    assert torch.allclose(outputs, alone, atol=1e-5)
+    assert torch.allclose(outputs, alone, atol=1e-4)
     assert len({tuple(row) for row in outputs.tolist()}) == 3  # the input matters
 
 
