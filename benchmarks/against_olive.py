@@ -97,12 +97,12 @@ def against_olive(home: Path, pairs: int) -> list[str]:
             str(home / "calibration.npz"), str(home / "evaluation.npz"), str(home / "olive"),
         ],
     }  # fmt: skip
+    outs = {"ours": project / "models", "Olive": home / "olive"}
     wall: dict[str, list[float]] = {side: [] for side in sides}
     processor: dict[str, list[float]] = {side: [] for side in sides}
     for index in range(pairs):
         for side in sides if index % 2 == 0 else reversed(sides):
-            shutil.rmtree(home / "olive", ignore_errors=True)
-            shutil.rmtree(project / "models", ignore_errors=True)
+            shutil.rmtree(outs[side], ignore_errors=True)
             seconds, used = timed(sides[side], ROOT)
             wall[side].append(seconds)
             processor[side].append(used)
@@ -130,10 +130,9 @@ def found_by_both(home: Path, project: Path) -> list[str]:
     for target in TWO:
         for path in sorted((project / "models/profiled" / target).glob("*/measurement.json")):
             read = json.loads(path.read_text())
-            quality, latency = read.get("quality") or {}, read.get("latency") or {}
             lines.append(
-                f"- ours, {target} {path.parent.name}: accuracy {quality.get('value')}, "
-                f"p50 {latency.get('p50_ms')} ms"
+                f"- ours, {target} {path.parent.name}: agreement {read['quality']['value']:.1f} %, "
+                f"p50 {read['latency_ms']['p50']['value']:.3f} ms"
             )
     return lines
 

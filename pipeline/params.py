@@ -79,7 +79,15 @@ class Mfcc(_Section, frozen=True, kw_only=True, tag="mfcc", tag_field="step"):
     frame_shift_ms: PositiveFloat
 
 
-Step = Scale | Normalize | Resize | AddChannel | ChannelsFirst | Mfcc
+class Center(_Section, frozen=True, kw_only=True, tag="center", tag_field="step"):
+    """Subtract from each sample its own mean along its first axis.
+
+    Of cepstral coefficients that is the mean over time, with which go the microphone and the room
+    (cepstral mean normalization).
+    """
+
+
+Step = Scale | Normalize | Resize | AddChannel | ChannelsFirst | Mfcc | Center
 
 
 class Data(_Section, frozen=True, kw_only=True):

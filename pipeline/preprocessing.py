@@ -203,6 +203,13 @@ def mfcc(
     return found
 
 
+def center(tensor: Array) -> Array:
+    """Subtract from each sample [T, ...] its own mean over T."""
+    if tensor.ndim < 3:
+        raise ValueError("needs an axis behind the first; put it behind mfcc")
+    return tensor - tensor.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+
+
 STEPS: Dict[str, Callable[..., Array]] = {
     "scale": scale,
     "normalize": normalize,
@@ -211,4 +218,5 @@ STEPS: Dict[str, Callable[..., Array]] = {
     "channels_first": channels_first,
     "channels_last": channels_last,
     "mfcc": mfcc,
+    "center": center,
 }

@@ -30,6 +30,10 @@ from pipeline.training.objective import Objective
 
 # The plain net and its ranges compute what ModelOpt's net does, up to ties in rounding.
 MIN_SQNR_DB = 30.0
+NOTHING_TO_QUANTIZE = (
+    "the net has no convolution or linear layer that ModelOpt quantizes; leave qat out of the "
+    "quantize settings"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +78,8 @@ def train(
         NetError: the net has no layer that ModelOpt quantizes.
         TrainingError: the loss is NaN or inf.
     """
+    if not any(isinstance(layer, QUANTIZABLE) for layer in net.modules()):
+        raise NetError(NOTHING_TO_QUANTIZE)
     example = calibration[:1]
     with _modelopt() as quantization, loop.deterministic(cfg.seed):
         quantized = copy.deepcopy(net).eval()
@@ -138,10 +144,7 @@ def _keep_layers_only(quantized: nn.Module) -> dict[str, tuple[Any, Any]]:
             for quantizer in filter(None, (of_input, of_weight)):
                 quantizer.disable()
     if not found:
-        raise NetError(
-            "the net has no convolution or linear layer that ModelOpt quantizes; leave qat out of "
-            "the quantize settings"
-        )
+        raise NetError(NOTHING_TO_QUANTIZE)
     return found
 
 

@@ -109,6 +109,31 @@ def name_nodes(model: onnx.ModelProto) -> None:
         taken.add(node.name)
 
 
+def number_names(model: onnx.ModelProto) -> dict[str, str]:
+    """Replace every name by a number, in place, for a tool that takes some characters for its own.
+
+    Returns:
+        The nodes' new names to their old ones.
+    """
+    old_names = {}
+    for number, node in enumerate(nodes(model)):
+        old_names[f"node_{number:04d}"] = name_of(node)
+        node.name = f"node_{number:04d}"
+    values = {"": ""}  # an optional input left out
+
+    def number_of(name: str) -> str:
+        return values.setdefault(name, f"value_{len(values):04d}")
+
+    for graph in graphs(model):
+        del graph.value_info[:]
+        for value in (*graph.input, *graph.output, *graph.initializer):
+            value.name = number_of(value.name)
+    for node in nodes(model):
+        node.input[:] = [number_of(name) for name in node.input]
+        node.output[:] = [number_of(name) for name in node.output]
+    return old_names
+
+
 def set_batch(model: onnx.ModelProto, batch: int | str) -> None:
     """Make the first axis of every input and output the batch, in place; forget inferred shapes.
 

@@ -64,13 +64,18 @@ def lower(path: Path, samples: NDArray[Any], max_abs_error: float) -> LoweredOnn
         feeds = onnx_run.feeds(names, chosen)
         expected = onnx_run.run(path.read_bytes(), chosen, batch=1)
         tries = _tries(model)
-        arrays = {f"inputs.{name}": value[:, None] for name, value in feeds.items()}
-        arrays |= {f"outputs.{name}": value[:, None] for name, value in expected.items()}
+        nodes = onnx_file.number_names(model)
+        onnx.save(onnx.shape_inference.infer_shapes(model, data_prop=True), here / "model.onnx")
+        arrays = {f"inputs_{number}": feeds[name][:, None] for number, name in enumerate(names)}
+        for number, values in enumerate(expected.values()):
+            arrays[f"outputs_{number}"] = values[:, None]
         np.savez(here / "samples.npz", **arrays)  # type: ignore[arg-type]
         request = {
             "model": str(here / "model.onnx"),
+            "inputs": names,
+            "outputs": list(expected),
             "samples": str(here / "samples.npz"),
-            "tries": tries,
+            "tries": [list(layouts.values()) for layouts in tries],
             "max_abs_error": max_abs_error,
             "lowered": str(here / "model.tflite"),
             "result": str(here / "result.json"),
@@ -79,7 +84,7 @@ def lower(path: Path, samples: NDArray[Any], max_abs_error: float) -> LoweredOnn
         if "difference" in reply:
             raise ConversionError(_differs("onnx2tf", reply["difference"], max_abs_error))
         if "error" in reply:
-            raise ConversionError(_reason(reply))
+            raise ConversionError(_reason(reply, nodes))
         content, layouts = (here / "model.tflite").read_bytes(), tries[reply["try"]]
     found = _run_tflite(content, feeds, layouts)
     error = max(float(np.abs(found[name] - expected[name]).max()) for name in expected)
@@ -110,11 +115,11 @@ def _arranged(samples: NDArray[Any], layout: str) -> NDArray[Any]:
 
 
 def _prepared(path: Path, folder: Path) -> onnx.ModelProto:
-    """Fix the batch at 1 and fold constants, so that every shape is known; keep the nodes' names.
+    """Fix the batch at 1 and fold constants, so that every shape is known.
 
     ONNX Runtime's basic level folds and removes; it fuses nothing that is not in the standard.
     """
-    fixed, folded = folder / "fixed.onnx", folder / "model.onnx"
+    fixed, folded = folder / "fixed.onnx", folder / "folded.onnx"
     model = onnx.load(path)
     onnx_file.set_batch(model, 1)
     onnx.save(model, fixed)
@@ -124,14 +129,11 @@ def _prepared(path: Path, folder: Path) -> onnx.ModelProto:
     options.log_severity_level = onnx_run.LOG_ERRORS
     with candidates.refusals("onnxruntime", *onnx_run.REFUSALS):
         onnxruntime.InferenceSession(fixed, options, providers=["CPUExecutionProvider"])
-    model = onnx.shape_inference.infer_shapes(onnx.load(folded), data_prop=True)
-    onnx_file.name_nodes(model)
-    onnx.save(model, folded)
-    return model
+    return onnx.load(folded)
 
 
 def _tries(model: onnx.ModelProto) -> list[dict[str, str]]:
-    """List the layouts to try, the one that LiteRT profits from first."""
+    """List the layouts to try, by input in their order; the one LiteRT profits from first."""
     found = {
         tensor.name: (tensor.layout, len(tensor.shape))
         for tensor in onnx_file.signature(model).inputs
@@ -191,13 +193,13 @@ def _differs(what: str, error: float, allowed: float) -> str:
     )
 
 
-def _reason(reply: dict[str, Any]) -> str:
+def _reason(reply: dict[str, Any], nodes: Mapping[str, str]) -> str:
     line = candidates.shortened(reply["error"])
     if "node" not in reply:
         return f"onnx2tf refuses the model: {line}"
     return (
-        f"litert does not support operator {reply['operator']}, node {reply['node']!r}: {line}; "
-        "replace the layer"
+        f"litert does not support operator {reply['operator']}, node {nodes[reply['node']]!r}: "
+        f"{line}; replace the layer"
     )
 
 

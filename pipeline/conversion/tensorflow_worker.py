@@ -3,10 +3,11 @@
 That environment has TensorFlow and neither torch nor this package, so nothing of ours is imported.
 ``python -I tensorflow_worker.py REQUEST.json`` in an empty folder; the request names
 
-``model``     the ONNX file: batch 1, every shape known, every node named, one name only once.
-``samples``   .npz of ``inputs.NAME`` and ``outputs.NAME`` [N, 1, ...]: what ONNX Runtime gives.
-``tries``     layouts to try in turn, each a mapping input name -> ``channels_last`` (the file takes
-              N..C where the ONNX file takes NC..), ``channels_first`` (it takes NC.. and transposes
+``model``     the ONNX file: batch 1, every shape known, plain names, each only once.
+``inputs``, ``outputs``  the names that they get.
+``samples``   .npz of ``inputs_I`` and ``outputs_I`` [N, 1, ...]: what ONNX Runtime gives.
+``tries``     layouts to try in turn, each one an input: ``channels_last`` (the file takes N..C
+              where the ONNX file takes NC..), ``channels_first`` (it takes NC.. and transposes
               inside) or ``as_is``.
 ``max_abs_error``, ``lowered`` (the file to write), ``result`` (JSON).
 
@@ -72,15 +73,13 @@ def _lower(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _try(
-    model: Any, layouts: dict[str, str], arrays: dict[str, Any], request: dict[str, Any]
+    model: Any, layouts: list[str], arrays: dict[str, Any], request: dict[str, Any]
 ) -> dict[str, Any]:
     owners: dict[str, str] = {}
     net = _to_keras(model, layouts, owners)
     if isinstance(net, dict):
         return net
-    names = [value.name for value in model.graph.input]
-    outputs = [value.name for value in model.graph.output]
-    error, orders = _compare(net, names, outputs, layouts, arrays)
+    error, orders = _compare(net, len(model.graph.output), layouts, arrays)
     if not error <= request["max_abs_error"]:  # NaN too
         return {"difference": error}
     content = _to_tflite(net, orders)
@@ -90,11 +89,11 @@ def _try(
         kernel = _NO_KERNEL.search(content)
         line = f"LiteRT has no kernel for {kernel[1]}" if kernel else content
         return _refusal(next((n for n in model.graph.node if n.name in told), None), line)
-    Path(request["lowered"]).write_bytes(_renamed(content, names, outputs))
+    Path(request["lowered"]).write_bytes(_renamed(content, request["inputs"], request["outputs"]))
     return {"max_abs_error": error}
 
 
-def _to_keras(model: Any, layouts: dict[str, str], owners: dict[str, str]) -> Any:
+def _to_keras(model: Any, layouts: list[str], owners: dict[str, str]) -> Any:
     """Return the Keras model, or a refusal that names the node onnx2tf was at.
 
     ``owners`` is filled: Keras layer to the ONNX node that it is of.
@@ -102,7 +101,8 @@ def _to_keras(model: Any, layouts: dict[str, str], owners: dict[str, str]) -> An
     import onnx2tf
 
     def named(layout: str) -> list[str]:
-        return [name for name, found in layouts.items() if found == layout]
+        pairs = zip(model.graph.input, layouts, strict=True)
+        return [value.name for value, found in pairs if found == layout]
 
     try:
         with _recorded({node.op_type for node in model.graph.node}, owners):
@@ -124,7 +124,9 @@ def _to_keras(model: Any, layouts: dict[str, str], owners: dict[str, str]) -> An
 @contextmanager
 def _recorded(operators: set[str], owners: dict[str, str]) -> Iterator[None]:
     """Note which Keras layers are new after each node; onnx2tf keeps no such record."""
-    modules: list[Any] = [importlib.import_module(f"onnx2tf.ops.{operator}") for operator in operators]
+    modules: list[Any] = [
+        importlib.import_module(f"onnx2tf.ops.{operator}") for operator in operators
+    ]
     makers = [module.make_node for module in modules]
 
     def recording(make: Any) -> Any:
@@ -172,21 +174,24 @@ def _refusal(node: Any, line: str) -> dict[str, Any]:
 
 
 def _compare(
-    net: Any, names: list[str], outputs: list[str], layouts: dict[str, str], arrays: dict[str, Any]
+    net: Any, num_outputs: int, layouts: list[str], arrays: dict[str, Any]
 ) -> tuple[float, list[tuple[int, ...]]]:
     """Return the largest error over all samples, and the order of axes that gives it, by output.
 
     onnx2tf leaves images at the output with their channels last; a transposition brings them back.
     """
-    found: list[list[Any]] = [[] for _ in outputs]
-    for row in range(len(arrays[f"inputs.{names[0]}"])):
-        feeds = [_arranged(arrays[f"inputs.{name}"][row], layouts[name]) for name in names]
+    found: list[list[Any]] = [[] for _ in range(num_outputs)]
+    for row in range(len(arrays["inputs_0"])):
+        feeds = [
+            _arranged(arrays[f"inputs_{number}"][row], layout)
+            for number, layout in enumerate(layouts)
+        ]
         given = net(feeds if len(feeds) > 1 else feeds[0], training=False)
         for values, value in zip(found, _flat(given), strict=True):
             values.append(value.numpy())
     best = [
-        _best_order(np.stack(values), arrays[f"outputs.{name}"])
-        for name, values in zip(outputs, found, strict=True)
+        _best_order(np.stack(values), arrays[f"outputs_{number}"])
+        for number, values in enumerate(found)
     ]
     return max(error for error, _ in best), [order for _, order in best]
 

@@ -141,7 +141,7 @@ def _summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
         host={
             "facts": facts,
             "latency_meter": _latency_meter(estimate, described.tools.get(COMPILER)),
-            "memory_meter": MEMORY_METER,
+            "memory_meter": MEMORY_METER if "arena_bytes" in facts else None,
             "python": found.reply["python"],
             "vela_memory": msgspec.to_builtins(estimate.memory),
         },

@@ -1,6 +1,8 @@
 """What `slipway init` says of the data: the source, its splits, and a preprocessing that fits."""
 
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,15 +66,17 @@ def of_onnx(signature: Signature, path: Path | None, project: Path) -> Source:
         if kind != "npz":
             names = ", ".join(f"inputs.{tensor.name}" for tensor in signature.inputs)
             raise InputsError(f"--data: a net of several inputs takes a .npz with {names}")
+        _check_names(path, signature)
         return _found(kind, path, project, {tensor.name: [] for tensor in signature.inputs})
-    shape = _sample_shape(signature.inputs[0])
+    (tensor,) = signature.inputs
     if kind == "image_folder":
-        found = _found(kind, path, project, _steps_of_images(signature.inputs[0].name, shape))
+        shape = _sample_shape(tensor)
+        found = _found(kind, path, project, _steps_of_images(tensor.name, shape))
         if 1 in (shape[0], shape[2]):
             found.section["channels"] = 1
         return found
     if kind == "npz":
-        return _found(kind, path, project, _steps_of_npz(path, shape))
+        return _found(kind, path, project, _steps_of_npz(path, tensor.shape[1:]))
     raise InputsError(f"--data: {path} goes with a net of your own; give a .npz for an ONNX file")
 
 
@@ -101,7 +105,7 @@ def _found(kind: str, path: Path, project: Path, steps: Any) -> Source:
         if not names:
             raise InputsError(f"--data: {path} has no array `inputs`, only {sorted(arrays)}")
         is_labelled = "labels" in arrays
-        num = len(arrays[names[0]])
+        num = len(np.atleast_1d(arrays[names[0]]))  # `slipway check` says what shape is wrong
         line = f"{path.name}: {num} samples, {'with' if is_labelled else 'without'} labels"
     elif kind == "image_folder" and path.is_dir():
         classes = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
@@ -125,15 +129,33 @@ def _section(kind: str, path: str | None, steps: Any, num: int | None) -> dict[s
     return {**section, "num_calibration": calibration, "preprocessing": steps}
 
 
+def _check_names(path: Path, signature: Signature) -> None:
+    """Refuse samples that lack an input of the net, or have another."""
+    wanted = sorted(f"inputs.{tensor.name}" for tensor in signature.inputs)
+    found = sorted(name for name in npz.read_arrays(path) if name.startswith("inputs"))
+    if found != wanted:
+        raise InputsError(
+            f"--data: {path} has {', '.join(found) or 'no inputs'}, the net takes "
+            f"{', '.join(wanted)}; give each input its array"
+        )
+
+
 def _sample_shape(tensor: Tensor) -> tuple[int, ...]:
     shape = tensor.shape[1:]
-    fixed = tuple(length for length in shape if isinstance(length, int))
+    fixed = tuple(length for length in shape if isinstance(length, int) and length > 0)
     if len(fixed) != len(shape):
         raise InputsError(
             f"input {tensor.name} has free axes {list(tensor.shape)} beside the batch; "
-            "give --data, whose samples fix them"
+            "give --data with a .npz, whose samples fix them"
         )
     return fixed
+
+
+def _fits(found: Sequence[int], wanted: Sequence[int | str]) -> bool:
+    """Tell whether a sample has the net's shape; an axis with a name, or with none, takes any."""
+    return len(found) == len(wanted) and all(
+        isinstance(want, str) or want in (0, have) for have, want in zip(found, wanted, strict=True)
+    )
 
 
 def _steps_of_images(name: str, shape: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -155,18 +177,18 @@ def _image_steps(shape: tuple[int, ...], *, channels_first: bool) -> list[dict[s
     return steps + ([{"step": "channels_first"}] if channels_first else [])
 
 
-def _steps_of_npz(path: Path, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+def _steps_of_npz(path: Path, shape: Sequence[int | str]) -> list[dict[str, Any]]:
     arrays = npz.read_arrays(path)
     if "inputs" not in arrays:
         raise InputsError(f"--data: {path} has no array `inputs`, only {sorted(arrays)}")
     raw = arrays["inputs"].shape[1:]
-    if raw == shape:
+    if _fits(raw, shape):
         return []
-    if len(raw) == 3 and (raw[2], *raw[:2]) == shape:
+    if len(raw) == 3 and _fits((raw[2], *raw[:2]), shape):
         return [{"step": "channels_first"}]
-    if len(raw) == 2 and (1, *raw) == shape:
+    if len(raw) == 2 and _fits((1, *raw), shape):
         return [{"step": "add_channel"}, {"step": "channels_first"}]
-    if len(raw) == 2 and (*raw, 1) == shape:
+    if len(raw) == 2 and _fits((*raw, 1), shape):
         return [{"step": "add_channel"}]
     raise InputsError(
         f"--data: {path.name} has samples of shape {list(raw)}, the net takes {list(shape)}; "
@@ -176,20 +198,19 @@ def _steps_of_npz(path: Path, shape: tuple[int, ...]) -> list[dict[str, Any]]:
 
 def _random(signature: Signature, project: Path) -> Source:
     """Make inputs where none were given: enough to convert and to time, not to judge quality."""
-    draw = np.random.default_rng(0)
-    arrays = {}
-    for tensor in signature.inputs:
-        shape = _sample_shape(tensor)
-        key = "inputs" if len(signature.inputs) == 1 else f"inputs.{tensor.name}"
-        arrays[key] = draw.random((NUM_RANDOM, *shape), dtype=np.float32)
-    num_bytes = sum(array.nbytes for array in arrays.values())
+    shapes = {tensor.name: (NUM_RANDOM, *_sample_shape(tensor)) for tensor in signature.inputs}
+    num_bytes = 4 * sum(math.prod(shape) for shape in shapes.values())
     if num_bytes > MAX_RANDOM_BYTES:
         raise InputsError(
             f"random inputs would take {num_bytes / 1e6:.0f} MB; give --data with real ones"
         )
+    draw, several = np.random.default_rng(0), len(shapes) > 1
+    arrays = {
+        f"inputs.{name}" if several else "inputs": draw.random(shape, dtype=np.float32)
+        for name, shape in shapes.items()
+    }
     np.savez(project / RANDOM_NAME, allow_pickle=False, **arrays)
-    several = len(signature.inputs) > 1
-    steps: Any = {tensor.name: [] for tensor in signature.inputs} if several else []
+    steps: Any = {name: [] for name in shapes} if several else []
     line = (
         f"no data given: {NUM_RANDOM} random inputs in {RANDOM_NAME}; speed and size are real, "
         "agreement and calibration need --data"

@@ -20,14 +20,20 @@ def fetch(project: Path, revision: str, target: str, to: Path) -> Path | None:
             raise RegistryError(f"revision {revision!r} is not known; fetch it, or name another")
     if f"register@{target}:" not in lock.stdout:
         return None
+    # a project may be one folder of a larger repository, of which DVC wants the whole
+    up, inside, *_ = _git(project, "rev-parse", "--show-cdup", "--show-prefix").stdout.split("\n")
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "get", ".", f"models/release/{target}",
-         "--rev", revision, "-o", str(to.absolute()), "-q"],
+        [sys.executable, "-m", "dvc", "get", up or ".", f"{inside}models/release/{target}",
+         "--rev", revision, "-o", str(to.absolute())],
         cwd=project, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        said = " ".join(done.stderr.split())[:300]
-        raise RegistryError(f"models/release/{target} of {revision} cannot be got: {said}")
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+        reason = " ".join((said or [done.stderr])[0].removeprefix("ERROR: ").split())[:300]
+        raise RegistryError(
+            f"models/release/{target} of {revision} cannot be got: {reason}; dvc push it from "
+            "where it was built, or name another revision"
+        )
     return to
 
 

@@ -188,10 +188,11 @@ def why(answer: Answer) -> str:
         change = _in_unit(digits(validation.drop.value, unit, "+"), validation)
         upper, n = digits(validation.drop.upper, unit, "+"), validation.drop.n
         bound = f"its quality drop on validation is {change}, upper bound {upper} (n={n})"
-    return (
-        f"It is the {superlative} of {len(s.ranking)} candidates within the budget "
-        f"({len(answer.candidates)} {m.kind}): {took(validation)}; {bound}."
-    )
+    num_judged = sum(c.kind == m.kind for c in answer.candidates)
+    place = f"the {superlative} of {len(s.ranking)} candidates"
+    if len(s.ranking) == 1:
+        place = "the only candidate"
+    return f"It is {place} within the budget ({num_judged} {m.kind}): {took(validation)}; {bound}."
 
 
 def next_best(answer: Answer) -> list[str]:
@@ -225,6 +226,10 @@ def would_change(answer: Answer) -> list[str]:
     return [f"It would change: {at} `{readable(other.candidate)}` wins ({figures})."]
 
 
+def _threads(m: Measurement) -> str:
+    return "1 thread" if m.num_threads == 1 else f"{m.num_threads} threads"
+
+
 def evidence(answer: Answer) -> str:
     """Say on what, with what and how often it was measured."""
     m = answer.artifact
@@ -237,6 +242,6 @@ def evidence(answer: Answer) -> str:
             f"{m.runtime} {m.runtime_version} on {cpu}."
         )
     return (
-        f"Evidence: {m.kind} on {cpu}, {m.runtime} {m.runtime_version}, {m.num_threads} thread(s), "
+        f"Evidence: {m.kind} on {cpu}, {m.runtime} {m.runtime_version}, {_threads(m)}, "
         f"{m.scenario}, {m.num_samples} samples in {m.num_restarts} restarts{noise(m)}."
     )

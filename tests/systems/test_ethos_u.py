@@ -17,7 +17,7 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 
-from pipeline import manifest, measurement, params
+from pipeline import files, manifest, measurement, params
 from pipeline.chain import certify, convert, profile, select
 from pipeline.conversion import tflite_graph, to_ethos_u, vela
 from pipeline.conversion.candidates import Variant
@@ -25,7 +25,8 @@ from pipeline.data import splits
 from pipeline.errors import ConversionError
 from pipeline.nets import factory, store
 from pipeline.planning import selection
-from pipeline.profiling import workers
+from pipeline.profiling import estimate, workers
+from pipeline.profiling.bench import PRESETS, Bench, Candidate
 from pipeline.profiling.workers import ModelRefusedError
 from pipeline.reporting import answer, words
 from pipeline.runtimes import litert, session
@@ -395,18 +396,62 @@ class TestAdapter:
             adapter.load(str(DATA / "models/kws_ref_model_float32.tflite"), 1)
 
     @needs_data
-    def test_keyword_spotting_is_right_on_90_1_percent_of_the_official_set(self):
+    def test_keyword_spotting_is_right_on_90_1_percent_of_the_official_set(self, keywords):
         loaded = adapter.load(str(DATA / "models/kws_ref_model.tflite"), 1)
-        rows = csv.reader(io.StringIO((DATA / "kws01/y_labels.csv").read_text()))
-        labels = {name.strip(): int(label) for name, _, label in rows}
-        num_right = 0
-        with tarfile.open(DATA / "kws01/kws01_inputs.tar") as archive:
-            members = [member for member in archive.getmembers() if member.isfile()]
-            for member in members:
-                raw = np.frombuffer(archive.extractfile(member).read(), np.int8)
-                (scores,) = loaded.run([raw.reshape(loaded.inputs[0].shape)])
-                num_right += int(scores.argmax()) == labels[Path(member.name).name]
-        assert (len(members), num_right) == (1000, 901)
+        raw, labels = keywords
+        scores = [loaded.run([each.reshape(loaded.inputs[0].shape)])[0] for each in raw]
+        num_right = (np.concatenate(scores).argmax(axis=1) == labels).sum()
+        assert (len(raw), num_right) == (1000, 901)
+
+
+@pytest.fixture(scope="module")
+def keywords():
+    """The official keyword-spotting set: int8 inputs [1000, 490] and their classes."""
+    rows = csv.reader(io.StringIO((DATA / "kws01/y_labels.csv").read_text()))
+    classes = {name.strip(): int(label) for name, _, label in rows}
+    with tarfile.open(DATA / "kws01/kws01_inputs.tar") as archive:
+        members = sorted((m for m in archive.getmembers() if m.isfile()), key=lambda m: m.name)
+        raw = [np.frombuffer(archive.extractfile(m).read(), np.int8) for m in members]
+    return np.stack(raw), np.array([classes[Path(m.name).name] for m in members])
+
+
+@needs_data
+def test_a_reference_that_tflite_micro_lacks_kernels_for_runs_in_litert(keywords, tmp_path):
+    candidates = []
+    for name, file in (
+        ("dense-fp32", "kws_ref_model_float32"),
+        ("dense-int8-static", "kws_ref_model"),
+        ("pruned-fp32", "kws_ref_model_float32"),
+    ):
+        content = (DATA / f"models/{file}.tflite").read_bytes()
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "model.tflite").write_bytes(content)
+        said = vela.compile_file(content, SETTINGS).estimate
+        (folder / "vela.json").write_bytes(files.encode_json(said))
+        manifest.write(folder, model="kws", stage="convert")
+        candidates.append(Candidate(name, folder))
+    raw, labels = keywords
+    floats = (raw.reshape(-1, 49, 10, 1).astype(np.float32) - 83) * np.float32(0.5847029)
+    np.savez(tmp_path / "inputs.npz", inputs=floats)
+    target = params.Target(
+        converter="to_ethos_u",
+        runtime="tflite_micro",
+        convert=CFG,
+        profile=params.Profile(),
+        select=params.Select(accept="estimated"),
+    )
+    bench = Bench(TARGET, target, {}, tmp_path / "inputs.npz", labels, PRESETS["quick"])
+    reference, int8, pruned = (
+        found.measurement for found in estimate.measure(candidates, "dense-fp32", bench)
+    )
+    assert (reference.runtime, reference.flags) == ("litert", ("reference_by_litert",))
+    assert reference.peak_memory_bytes is None
+    assert (int8.runtime, int8.flags) == ("tflite_micro", ())
+    assert [m.quality.value for m in (reference, int8)] == pytest.approx([90.0, 90.1])
+    assert int8.drop.value == pytest.approx(-0.1)
+    assert (pruned.kind, pruned.quality) == ("not_measured", None)
+    assert "refuses operator CONV_2D" in pruned.reason
 
 
 @needs_data

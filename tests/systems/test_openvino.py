@@ -519,6 +519,21 @@ def test_outputs_are_the_callers_own(artifact, samples):
     assert (first == kept).all()
 
 
+def test_torch_can_be_imported_after_the_quantizer_was_without_it():
+    code = (
+        "from pipeline.conversion.to_openvino import _without_torch\n"
+        "import sys\n"
+        "with _without_torch():\n"
+        "    import nncf\n"
+        "print('torch' in sys.modules)\n"
+        "import torch; print(float(torch.ones(2).sum()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "2.0"]
+
+
 def test_neither_adapter_nor_quantizer_reports_to_the_vendor(tmp_path):
     """openvino 2026.4 writes a client id into the home folder when it is imported."""
     code = (

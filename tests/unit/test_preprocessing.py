@@ -43,6 +43,11 @@ KNOWN = {
         [[[1, 3, 6], [2, 1, 2]]],
         [[[1, 1, 1], [2, 0, 0]]],
     ),
+    "center takes each line's own mean over the first axis": (
+        {"step": "center"},
+        [[[1, 10], [3, 30]], [[5, 0], [5, 2]]],
+        [[[-1, -10], [1, 10]], [[0, -1], [0, 1]]],
+    ),
     "channels_first moves the last axis": (
         {"step": "channels_first"},
         [[[[1, 2], [3, 4], [5, 6]]]],
@@ -135,6 +140,7 @@ REFUSED = {
         {"step": "resize", "height": 2, "width": 2},
         "needs height and width.*mend data.preprocessing",
     ),
+    "center of a signal": ({"step": "center"}, r"step 1 \(center\): needs an axis behind"),
     "channels_first without channel": (
         {"step": "channels_first"},
         "needs height, width, channel; put add_channel before it",

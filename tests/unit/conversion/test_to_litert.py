@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from ai_edge_litert.interpreter import Interpreter
 
-from pipeline import compatibility, params
+from pipeline import compatibility, manifest, params
 from pipeline.conversion import to_litert
+from pipeline.conversion.candidates import Variant
+from pipeline.nets import store
+from pipeline.runtimes import litert, session
 
 ALL = compatibility.PRECISIONS["to_litert"]
 
@@ -67,3 +71,29 @@ def test_nothing_to_quantize_is_not_called_int8(make_variant, samples, tmp_path)
     assert [outcome.status for outcome in outcomes] == ["built", "not_built", "not_built"]
     assert outcomes[1].reason.startswith("ai-edge-quantizer finds no weight to turn into float16")
     assert outcomes[2].reason.startswith("ai-edge-quantizer finds no weight to turn into int8")
+
+
+def test_a_channel_that_died_in_training_keeps_its_bias(make_net, samples, tmp_path):
+    """Its weights are near zero: a bias counted in steps of their scale would overflow int32."""
+    net, cfg = make_net("plain")
+    with torch.no_grad():
+        net.conv.weight[0] *= 1e-30
+        net.norm.bias[0] = 3.0  # what the channel gives now, everywhere
+        net.norm.running_mean[0] = 0.0
+    store.save(tmp_path / "net", net, cfg=cfg, input_shape=(1, 8, 8), num_classes=3)
+    described = manifest.write(tmp_path / "net", model="tiny", stage="quantize")
+    variant = Variant("dead", tmp_path / "model.onnx", tmp_path / "net", described)
+    (outcome,) = convert(variant, samples, tmp_path / "out", ("int8-static",))
+    loaded = litert.load(str(outcome.path), 1)
+    found = np.concatenate(
+        [
+            session.decode(
+                loaded.run([session.encode(sample[None], loaded.inputs[0])])[0], loaded.outputs[0]
+            )
+            for sample in samples
+        ]
+    )
+    with torch.no_grad():
+        expected = net(torch.from_numpy(samples)).numpy()
+        share = 3.0 * net.head.weight[:, 0].abs().max().item()  # of the channel, in the outputs
+    assert np.abs(found - expected).max() < 0.1 * share

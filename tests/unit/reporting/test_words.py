@@ -116,11 +116,21 @@ def test_the_explanation_names_next_best_rejections_evidence_and_what_was_not_bu
         "fastest of 2 candidates within the budget",
         "upper bound +1.10 (n=702)",
         "Next best: `dense, fp32`",
-        "Evidence: measured on A CPU, litert 2.3.0, 1 thread(s), SingleStream, 300 samples",
+        "Evidence: measured on A CPU, litert 2.3.0, 1 thread, SingleStream, 300 samples",
         "Rejected: pruned, fp32: quality drop (upper bound) 3 point, allowed 2",
         "Not built: dense, int8-dynamic: litert absent",
     ):
         assert part in text
+
+
+def test_a_lone_candidate_is_not_called_the_fastest_of_one(samples):
+    assert "It is the only candidate within the budget (1 measured)" in words.why(samples.lone())
+
+
+def test_what_could_not_be_measured_is_not_counted_as_measured(samples):
+    answer = samples.many()
+    assert len(answer.candidates) == 8
+    assert "of 4 candidates within the budget (7 measured)" in words.why(answer)
 
 
 def test_a_target_whose_chain_failed_says_so():
