@@ -132,7 +132,7 @@ def found_by_both(home: Path, project: Path) -> list[str]:
             read = json.loads(path.read_text())
             lines.append(
                 f"- ours, {target} {path.parent.name}: agreement {read['quality']['value']:.1f} %, "
-                f"p50 {read['latency_ms']['p50']['value']:.3f} ms"
+                f"p50 {read['latency_ms']['p50']:.3f} ms"
             )
     return lines
 

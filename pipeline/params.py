@@ -344,8 +344,16 @@ def parse(path: Path) -> tuple[Params | None, list[str]]:
 
 
 def reference_recipes(params: Params) -> list[str]:
-    """Return the recipes that skip both prune and distill; the one reference in a valid file."""
-    return [name for name, r in params.recipes.items() if r.prune == r.distill == SKIP]
+    """Return the recipes that leave the net as trained; the one reference in a valid file.
+
+    These skip prune and distill, and their quantize settings hold no ``qat``.
+    """
+    trained = {name for name, settings in params.quantize.items() if settings.qat is not None}
+    return [
+        name
+        for name, r in params.recipes.items()
+        if r.prune == r.distill == SKIP and r.quantize not in trained
+    ]
 
 
 def reference_candidate(params: Params) -> str:

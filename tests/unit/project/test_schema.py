@@ -1,8 +1,7 @@
 """The published schema says what params.yaml may hold."""
 
-from pathlib import Path
-
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
