@@ -2,10 +2,11 @@
 
 Six folds by docs/examples/fsdd.params.yaml, through the chain's own stages: the dense teacher, then
 int8 on every runtime that is installed, on the speaker held out. The epoch is chosen on another
-speaker, and no setting changes between folds. Differences are from the teacher in PyTorch, on
-the same 500 samples, with Tango's paired 95 % interval.
+speaker, and no setting changes between folds. Differences are from the teacher in PyTorch, on the
+same 500 samples, with Tango's paired 95 % interval.
 
-Give names of speakers to run their folds only; results stay in build/fsdd_folds/ and are read again.
+Give names of speakers to run their folds alone. Results stay in build/fsdd_folds/; they are read
+again while the example is the same.
 """
 
 import datetime as dt

@@ -24,7 +24,8 @@ def problems(path: Path, environments: Path) -> list[str]:
     pins = list(_pins(found))
     # what is not the pinned input is not worth reading
     code = [] if pins else [*_data_and_net(found), *_metric(found)]
-    return [*pins, *_required_tools(found, environments), *code]
+    # a metric that cannot be had is found by the net's loss too
+    return list(dict.fromkeys([*pins, *_required_tools(found, environments), *code]))
 
 
 def _pins(p: params.Params) -> Iterator[str]:
@@ -80,8 +81,11 @@ def _data_and_net(p: params.Params) -> Iterator[str]:
 
 def _try_data_and_net(p: params.Params) -> None:
     try:
+        import torch
+
         from pipeline.data import source, splits
         from pipeline.nets import factory, store
+        from pipeline.training import objective
     except ImportError as error:
         raise DependencyError(str(error.name), "build") from error
 
@@ -97,7 +101,9 @@ def _try_data_and_net(p: params.Params) -> None:
         from_onnx.adopt(Path(p.net.onnx), tensors[:NUM_TRIED], p.export.max_abs_error)
         return
     shape = tensors.shape[1:]
-    net = factory.build(p.net, shape, len(samples.label_names))
+    labels = torch.from_numpy(samples.labels[:1])
+    num_outputs = objective.of(p.task).num_outputs(shape, labels, samples.label_names)
+    net = factory.build(p.net, shape, num_outputs)
     if p.train is not None and p.train.checkpoint is not None:
         store.load_checkpoint(Path(p.train.checkpoint), net)
 

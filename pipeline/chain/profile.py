@@ -3,7 +3,8 @@
 Reads   params.yaml [task, recipes, targets.T.runtime, targets.T.profile]; models/converted/T/;
         models/data/validation.npz; models/toolchain/T/ {tools.json, device.json}; the user's metric
 Writes  models/profiled/T/ {CANDIDATE/{measurement.json, samples.npz, outputs.npz, golden.npz},
-        candidates.json, manifest.json}; of a candidate that is not measured measurement.json alone
+        candidates.json, manifest.json}; of a candidate that did not run measurement.json alone, of
+        an estimated one no samples.npz
 """
 
 import json
@@ -111,7 +112,8 @@ def _measure(
 def _write(folder: Path, found: Measured, inputs: Any, precision: params.Precision) -> None:
     folder.mkdir()
     if found.outputs is not None:
-        np.savez(folder / "samples.npz", allow_pickle=False, **found.samples)
+        if found.samples:  # an estimate has none
+            np.savez(folder / "samples.npz", allow_pickle=False, **found.samples)
         np.savez(folder / "outputs.npz", outputs=found.outputs)
         golden.make_golden(folder / "golden.npz", inputs, found.outputs, precision)
     measurement.write(folder / measurement.FILE_NAME, found.measurement)

@@ -18,8 +18,10 @@ from pipeline import files, params
 from pipeline.conversion import candidates, litert_file, tflite_graph, to_litert, vela
 from pipeline.conversion.candidates import Description, Outcome, Variant
 from pipeline.conversion.fold_transpose import fold_transpose
+from pipeline.conversion.learned import said
 from pipeline.conversion.to_litert import FILE_NAME, QUANTIZER_TOOLS
 from pipeline.errors import ConversionError
+from pipeline.nets.ranges import Range
 from pipeline.runtimes.ethos_u import UNCOMPILED
 from pipeline.targets import ethos_u
 
@@ -64,27 +66,35 @@ def convert(
         return [candidates.not_built(variant.name, p, str(error)) for p in precisions]
     tools = {**lowered.tools, **candidates.versions(("ethos-u-vela",))}
     quantizers = candidates.versions(QUANTIZER_TOOLS)
-    return [
-        candidates.attempt(
-            variant,
-            precision,
-            out / candidates.candidate_id(variant.name, precision) / FILE_NAME,
-            partial(_make, content, precision, lowered.arranged(samples), settings),
-            partial(_describe, layouts=lowered.layouts),
-            tools=tools if precision == "fp32" else {**tools, **quantizers},
-            sources=lowered.sources,
-            settings={"vela": msgspec.to_builtins(settings)},
-            preprocessing=lowered.preprocessing,
+    arranged = lowered.arranged(samples)
+    outcomes = []
+    for precision in precisions:
+        learned, sources = said(variant.net, precision)
+        outcomes.append(
+            candidates.attempt(
+                variant,
+                precision,
+                out / candidates.candidate_id(variant.name, precision) / FILE_NAME,
+                partial(_make, content, precision, arranged, settings, lowered.ranges),
+                partial(_describe, layouts=lowered.layouts),
+                tools=tools if precision == "fp32" else {**tools, **quantizers},
+                sources={**lowered.sources, **sources},
+                settings={"vela": msgspec.to_builtins(settings), **learned},
+                preprocessing=lowered.preprocessing,
+            )
         )
-        for precision in precisions
-    ]
+    return outcomes
 
 
 def _make(
-    lowered: bytes, precision: params.Precision, samples: NDArray[Any], settings: params.Vela
+    lowered: bytes,
+    precision: params.Precision,
+    samples: NDArray[Any],
+    settings: params.Vela,
+    learned: Sequence[Range],
 ) -> dict[str, bytes]:
     """Give the artifact's files; the fp32 reference stays as lowered, since Vela compiles none."""
-    uncompiled = tflite_graph.inlined(litert_file.make(lowered, precision, samples))
+    uncompiled = tflite_graph.inlined(litert_file.make(lowered, precision, samples, learned))
     compiled = vela.compile_file(uncompiled, settings)
     estimate = files.encode_json(compiled.estimate)
     if precision == "fp32":

@@ -176,15 +176,15 @@ def _lower_onnx(variant: Variant, calibration: NDArray[Any]) -> Lowered:
     return Lowered(
         found.content,
         layouts={**layouts, **dict.fromkeys(turned, "NHWC")},
-        preprocessing=_steps(steps, turned) if turned else None,
+        preprocessing=preprocessing_of(steps, turned) if turned else None,
         axes=found.layouts,
         tools={**candidates.versions(("onnx", "onnxruntime")), **onnx_to_tflite.versions()},
         sources={"exported": variant.onnx.parent},
     )
 
 
-def _steps(steps: Preprocessing, turned: Sequence[str]) -> Preprocessing:
-    """Return steps that leave the channel last; with several inputs, for those turned."""
+def preprocessing_of(steps: Preprocessing, turned: Sequence[str]) -> Preprocessing:
+    """Return steps whose samples are as `Lowered.arranged` lays them; ``turned`` names inputs."""
     if isinstance(steps, Mapping):
         return {n: _channels_last(own) if n in turned else own for n, own in steps.items()}
     return _channels_last(steps)

@@ -145,7 +145,7 @@ def _quantize_static(
 
     Weights are int8, symmetric, one scale an output channel; activations asymmetric, per tensor.
     Learned ranges take the place of those from the samples; the pairs stand where onnxruntime's
-    kernels want them, and not where training had them (ADR 0010).
+    kernels want them, and not where training had them (ADR 0009).
     """
     with tempfile.TemporaryDirectory() as folder, candidates.refusals("onnxruntime", *_REFUSED):
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / FILE_NAME

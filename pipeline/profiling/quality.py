@@ -228,7 +228,7 @@ def _anomaly_scores(outputs: Outputs, truth: Truth) -> Array:
             f"{len(_labels(truth))} samples are anomalies; add the others"
         )
     first, inputs = structured.parts(outputs)[0], truth.inputs
-    if inputs is not None and inputs.dtype.names is None and inputs.shape == first.shape:
+    if inputs is not None and inputs.dtype.names is None and inputs.size == first.size:
         return metrics.reconstruction_scores(first, inputs)
     if num_values(outputs) == 1:
         return first.reshape(-1).astype(np.float64)

@@ -13,11 +13,17 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 import numpy as np
 
-# Importing openvino tells its vendor so and writes a client id into the home folder (2026.4; the
-# variable CI stops it only as "true"). Without this module it takes a stub of its own.
+# Two modules that openvino does without. The first would tell its vendor of every import and write
+# a client id into the home folder (2026.4; the variable CI stops it only as "true"). The second
+# converts models, of which running one has no use, and is half of the time that an import takes.
+_CONVERTER = "openvino.tools.ovc"
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+_is_hidden = sys.modules.setdefault(_CONVERTER, None) is None  # type: ignore[arg-type]
 
-import openvino  # noqa: E402 - after the line above
+import openvino  # noqa: E402 - after the lines above
+
+if _is_hidden:
+    del sys.modules[_CONVERTER]  # whoever converts imports it by this name
 
 from pipeline.runtimes.errors import RunnerError  # noqa: E402 - likewise
 from pipeline.runtimes.session import Array, Tensor  # noqa: E402 - likewise

@@ -77,7 +77,7 @@ def precisions_of(route):
     """A precision that this machine's processor lacks is not built, by any converter."""
     made = compatibility.PRECISIONS[route.converter]
     if route.runtime == "openvino":
-        import openvino
+        from pipeline.runtimes.openvino import openvino  # itself, it reports to its vendor
 
         if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             return [p for p in made if p != "bf16"]

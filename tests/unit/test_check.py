@@ -66,6 +66,53 @@ def test_a_metric_that_does_not_import_is_found_before_anything_runs(project):
     assert "task.metric 'broken_metric:score': import of broken_metric failed: Module" in line
 
 
+def test_a_metric_that_changed_since_it_was_pinned_is_one_line(project):
+    path = project / "changed_metric.py"
+    path.write_text("def score(outputs, labels):\n    return 1.0\n")
+    task = {
+        "kind": "classification", "metric": "changed_metric:score", "direction": "higher",
+        "metric_digest": files.digest_file(path),
+    }  # fmt: skip
+    edit(project, lambda values: values.update(task=task))
+    assert problems(project) == []
+    path.write_text("def score(outputs, labels):\n    return 100.0\n")
+    (line,) = problems(project)
+    assert "changed_metric.py" in line
+    assert f"task.metric_digest pins {task['metric_digest']}" in line
+
+
+VECTORS = {
+    "anomalies for an autoencoder": ("anomaly", "auc", "autoencoder", np.arange(200) % 2),
+    "values for a net of one's own": ("regression", "mae", None, np.ones((200, 3), np.float32)),
+}
+
+
+@pytest.mark.parametrize(("kind", "metric", "net", "labels"), VECTORS.values(), ids=VECTORS)
+def test_a_net_is_built_with_the_outputs_that_its_task_asks_for(project, kind, metric, net, labels):
+    np.savez(project / "mine.npz", inputs=np.random.default_rng(0).random((200, 6)), labels=labels)
+    (project / "check_net.py").write_text(
+        "from torch import nn\n\n\ndef make(input_shape, num_classes):\n"
+        "    return nn.Linear(input_shape[0], num_classes)\n"
+    )
+
+    def change(values):
+        digest = files.digest_file(project / "mine.npz")
+        values["data"] = values["data"] | {
+            "source": "npz", "path": "mine.npz", "digest": digest, "preprocessing": [],
+            "num_calibration": 16,
+        }  # fmt: skip
+        values["task"] = {"kind": kind, "metric": metric}
+        pin = files.digest_file(project / "check_net.py")
+        own = {"factory": "check_net:make", "factory_digest": pin}
+        values["net"] = {"name": net} if net else own
+        values["quantize"]["int8"]["num_samples"] = 16
+        for target in values["targets"].values():
+            target["convert"]["num_calibration"] = 16
+
+    edit(project, change)
+    assert problems(project) == []
+
+
 def test_a_factory_that_does_not_import_is_found_before_anything_runs(project):
     (project / "broken_net.py").write_text("import nothing_of_this_name\n")
     pin = files.digest_file(project / "broken_net.py")

@@ -41,6 +41,6 @@ def test_half_of_the_channels_leave_and_a_directory_replays_it(
         num_classes=num_outputs,
         pruning_history=found.history,
     )
-    inputs = torch.randn(2, *shape)
+    inputs, replayed = torch.randn(2, *shape), store.load(tmp_path).net
     with torch.no_grad():
-        assert torch.equal(store.load(tmp_path).net(inputs), found.net(inputs))
+        assert torch.equal(replayed(inputs), found.net(inputs))

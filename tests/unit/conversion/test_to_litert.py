@@ -5,11 +5,11 @@ import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
-from pipeline import compatibility, manifest, params
-from pipeline.conversion import to_litert
+from pipeline import compatibility, manifest, params, preprocessing
+from pipeline.conversion import onnx_to_tflite, to_litert
 from pipeline.conversion.candidates import Variant
 from pipeline.nets import store
-from pipeline.runtimes import litert, session
+from pipeline.runtimes import litert, session, structured
 
 ALL = compatibility.PRECISIONS["to_litert"]
 
@@ -73,6 +73,8 @@ def test_nothing_to_quantize_is_not_called_int8(make_variant, samples, tmp_path)
     assert outcomes[2].reason.startswith("ai-edge-quantizer finds no weight to turn into int8")
 
 
+# what the quantizer says where it overflows; the outputs are what counts
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
 def test_a_channel_that_died_in_training_keeps_its_bias(make_net, samples, tmp_path):
     """Its weights are near zero: a bias counted in steps of their scale would overflow int32."""
     net, cfg = make_net("plain")
@@ -97,3 +99,42 @@ def test_a_channel_that_died_in_training_keeps_its_bias(make_net, samples, tmp_p
         expected = net(torch.from_numpy(samples)).numpy()
         share = 3.0 * net.head.weight[:, 0].abs().max().item()  # of the channel, in the outputs
     assert np.abs(found - expected).max() < 0.1 * share
+
+
+FIRST, LAST, HALF = ({"step": s} for s in ("channels_first", "channels_last", "scale"))
+HALF["factor"] = 0.5
+RAW = np.random.default_rng(0).random((2, 3, 4, 5), np.float32)
+# steps of the ONNX file, those of the .tflite file whose channels come last
+TURNED = {
+    "images need no turning": ((HALF, FIRST), (HALF,)),
+    "tensors are turned at the end": ((HALF,), (HALF, LAST)),
+    "no steps": ((), (LAST,)),
+    "what is turned twice": ((FIRST, LAST, FIRST), (FIRST, LAST)),
+}
+
+
+@pytest.mark.parametrize(("steps", "expected"), TURNED.values(), ids=TURNED)
+def test_a_turned_files_steps_give_what_its_samples_were_laid_out_as(steps, expected):
+    found = to_litert.preprocessing_of(steps, ["image"])
+    assert found == expected
+    lowered = to_litert.Lowered(b"", axes={"image": onnx_to_tflite.CHANNELS_LAST})
+    laid_out = lowered.arranged(preprocessing.apply(steps, RAW))
+    assert np.array_equal(preprocessing.apply(found, RAW), laid_out)
+
+
+def test_of_several_inputs_those_that_were_turned_get_other_steps():
+    steps = {"image": (HALF,), "table": (HALF,)}
+    found = to_litert.preprocessing_of(steps, ["image"])
+    assert found == {"image": (HALF, LAST), "table": (HALF,)}
+    raw = structured.join({"table": RAW[:, 0, 0], "image": RAW})
+    axes = {"image": onnx_to_tflite.CHANNELS_LAST, "table": onnx_to_tflite.AS_IS}
+    lowered = to_litert.Lowered(b"", axes=axes)
+    laid_out = lowered.arranged(preprocessing.apply_all(steps, raw))
+    again = preprocessing.apply_all(found, raw)
+    assert again.dtype == laid_out.dtype
+    assert np.array_equal(again["image"], laid_out["image"])
+    assert np.array_equal(again["table"], laid_out["table"])
+
+
+def test_a_net_that_is_not_turned_keeps_its_samples():
+    assert to_litert.Lowered(b"").arranged(RAW) is RAW

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from pipeline import params
-from pipeline.measurement import Drop, Latency, Measurement, Quality
+from pipeline.measurement import Drop, Latency, Measurement, Placement, Quality
 from pipeline.planning.selection import select
 
 BUDGET = params.Select(max_quality_drop=2.0)
@@ -64,6 +64,27 @@ def test_when_none_meets_the_budget_each_says_which_limit_it_broke(budget, words
     assert s.chosen is None
     assert [r.candidate for r in s.rejected] == ["dense-fp32"]
     assert words in s.rejected[0].reason
+
+
+def test_a_candidate_with_operators_off_the_accelerator_does_not_ship_and_names_them():
+    on_cpu = candidate("a-int8", 0.1, upper=0.1, placement=Placement(3, 1, ("SOFTMAX",)))
+    s = chosen(on_cpu)
+    assert s.chosen == "dense-fp32"
+    assert s.rejected[0].reason == (
+        "75% of operators on the accelerator, min_accelerated_ratio is 100%; on the CPU: SOFTMAX"
+    )
+    assert chosen(on_cpu, budget=params.Select(min_accelerated_ratio=0.75)).chosen == "a-int8"
+    assert chosen(candidate("a-int8", 0.1, upper=0.1, placement=Placement(4, 0))).chosen == "a-int8"
+
+
+def test_memory_is_a_limit():
+    greedy = candidate("a-int8", 0.1, upper=0.1, peak_memory_bytes=5000)
+    small = candidate("b-int8", 0.2, upper=0.1, peak_memory_bytes=3000)
+    s = chosen(greedy, small, budget=params.Select(max_memory_bytes=3000))
+    assert s.chosen == "b-int8"
+    reasons = {r.candidate: r.reason for r in s.rejected}
+    assert reasons["a-int8"] == "memory 5000 bytes, allowed 3000, over by 2e+03"
+    assert "memory is not known" in reasons["dense-fp32"]
 
 
 def test_objective_size_ranks_by_bytes_then_latency():

@@ -81,6 +81,12 @@ def test_several_inputs_are_encoded_by_name_in_the_sessions_order():
     assert (level.dtype, level.tolist()) == (np.int8, [[5]])
 
 
+def test_inputs_of_one_shape_are_told_apart_by_name():
+    sample = structured.join({name: np.full((1, 2), v, np.float32) for v, name in enumerate("ab")})
+    tensors = [Tensor(name, "float32", (1, 2)) for name in "ba"]
+    assert [found.tolist() for found in encode_all(sample, tensors)] == [[[1, 1]], [[0, 0]]]
+
+
 def test_the_only_input_takes_what_has_no_name():
     (found,) = encode_all(np.array([[7.0, 8.0]], np.float32), (IMAGE,))
     assert found.tolist() == [[7, 8]]

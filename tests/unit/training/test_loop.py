@@ -190,3 +190,14 @@ def test_evaluate_against_numpy_over_several_batches():
     assert found.quality == pytest.approx(100 * (logits.argmax(1) == labels).mean())
     assert found.loss == pytest.approx(-log_p[np.arange(num), labels].mean(), rel=1e-5)
     assert net.training
+
+
+def test_a_net_is_judged_with_the_batch_norm_it_ships_with(make_net, clouds):
+    """By what it learned of all samples: not by those that happen to be in the batch."""
+    net = make_net().train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    together = loop.outputs(net, clouds[1].inputs)
+    alone = loop.outputs(net, clouds[1].inputs[:2])
+    assert torch.allclose(alone, together[:2], atol=1e-6)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert net.training
