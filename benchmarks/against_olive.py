@@ -194,7 +194,7 @@ def five_targets(home: Path) -> list[str]:
     lines = [*table(rows), ""]
     for target in FIVE:
         shipped = json.loads((project / "models/selected" / target / "selection.json").read_text())
-        lines.append(f"- {target}: {shipped.get('candidate') or shipped.get('reason')}")
+        lines.append(f"- {target}: {shipped['chosen'] or shipped['rejected']}")
     return lines
 
 

@@ -98,7 +98,9 @@ def _try_data_and_net(p: params.Params) -> None:
     if p.net.onnx is not None:
         from pipeline.conversion import from_onnx
 
-        from_onnx.adopt(Path(p.net.onnx), tensors[:NUM_TRIED], p.export.max_abs_error)
+        few = tensors[:NUM_TRIED]
+        adopted = from_onnx.adopt(Path(p.net.onnx), few, p.export.max_abs_error)
+        from_onnx.check_classes(adopted.signature, samples.label_names, p.task)
         return
     shape = tensors.shape[1:]
     labels = torch.from_numpy(samples.labels[:1])

@@ -252,7 +252,7 @@ class TensorRT(_Section, frozen=True, kw_only=True):
     """The GPU that an engine is for; ``version`` is the TensorRT of a device's own build."""
 
     compute_capability: Annotated[str, Meta(pattern=r"^\d+\.\d$")]
-    version: str | None = None
+    version: Annotated[str, Meta(pattern=r"^\d+\.\d+(\.\d+)*$")] | None = None
 
 
 class Convert(_Section, frozen=True, kw_only=True):

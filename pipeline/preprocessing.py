@@ -64,6 +64,11 @@ def apply(steps: Steps, batch: Array) -> Array:
     Raises:
         RunnerError: a step is unknown, lacks a setting, or does not fit the shape it is given.
     """
+    if batch.dtype.names:
+        raise RunnerError(
+            "the samples have several inputs ({}); give data.preprocessing a list of steps for "
+            "each, by its name".format(", ".join(batch.dtype.names))
+        )
     tensor = np.array(batch, dtype=np.float32)
     for position, step in enumerate(steps):
         name = step.get("step")

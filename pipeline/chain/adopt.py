@@ -15,8 +15,6 @@ import numpy as np
 from pipeline import console, files, manifest, params
 from pipeline.conversion import candidates, from_onnx
 from pipeline.data import splits
-from pipeline.errors import ConversionError
-from pipeline.manifest import Signature
 
 MAX_SAMPLES = 512  # compared: bounds memory and time with large images
 
@@ -27,7 +25,7 @@ def run(validation: Path, onnx: Path, out: Path, metrics: Path, p: params.Params
     # samples stand in random order
     chosen = np.arange(min(len(split.inputs), MAX_SAMPLES))
     adopted = from_onnx.adopt(onnx, split.tensors(chosen), p.export.max_abs_error)
-    _check_classes(adopted.signature, split.label_names, p.task)
+    from_onnx.check_classes(adopted.signature, split.label_names, p.task)
     common = {
         "model": p.model,
         "stage": "adopt",
@@ -60,17 +58,6 @@ def run(validation: Path, onnx: Path, out: Path, metrics: Path, p: params.Params
     metrics.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomic(metrics, files.encode_json(dict.fromkeys(p.recipes, figures)))
     manifest.write(out, inputs=manifest.inputs_of(onnx=onnx), **common)
-
-
-def _check_classes(signature: Signature, labels: tuple[str, ...], task: params.Task) -> None:
-    """A classifier gives one value a class; any other number is another model's data."""
-    shape = signature.outputs[0].shape
-    if task.kind == "classification" and shape[1:] != (len(labels),):
-        named = ", ".join(labels[:5]) + (", .." if len(labels) > 5 else "")
-        raise ConversionError(
-            f"output {signature.outputs[0].name!r} has shape {list(shape)}, and there are "
-            f"{len(labels)} classes ({named}); mend data.labels, or task.kind"
-        )
 
 
 def main() -> None:

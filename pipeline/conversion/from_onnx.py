@@ -14,6 +14,7 @@ import onnx.inliner
 import onnx.version_converter
 from numpy.typing import NDArray
 
+from pipeline import params
 from pipeline.conversion import candidates, onnx_file, onnx_read, onnx_run
 from pipeline.conversion.onnx_count import Described, describe
 from pipeline.conversion.onnx_read import inlined
@@ -76,6 +77,17 @@ def adopt(path: Path, samples: NDArray[Any], max_abs_error: float) -> Adopted:
     made = onnx_file.canonical_bytes(model)
     error, same = _compare(made, samples, expected, batch=batch, max_abs_error=max_abs_error)
     return Adopted(made, onnx_file.signature(model), onnx_file.opset(model), error, same)
+
+
+def check_classes(signature: Signature, labels: tuple[str, ...], task: params.Task) -> None:
+    """A classifier gives one value a class; any other number is another model's data."""
+    shape = signature.outputs[0].shape
+    if task.kind == "classification" and shape[1:] != (len(labels),):
+        named = ", ".join(labels[:5]) + (", .." if len(labels) > 5 else "")
+        raise ConversionError(
+            f"output {signature.outputs[0].name!r} has shape {list(shape)}, and there are "
+            f"{len(labels)} classes ({named}); mend data.labels, or task.kind"
+        )
 
 
 def _check_dtypes(model: onnx.ModelProto) -> None:

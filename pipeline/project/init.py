@@ -43,9 +43,14 @@ def write(request: Request) -> list[str]:
         raise InputsError(f"{request.folder} exists already; name a folder that does not")
     name = _model_name(folder)
     made = [parent for parent in folder.parents if not parent.exists()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # a sibling, so that relative paths in params.yaml mean the same here and there
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # a sibling, so that relative paths in params.yaml mean the same here and there
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise InputsError(
+            f"{request.folder} cannot be made: {error.strerror}; name a folder that you may write"
+        ) from error
     try:
         sections, lines = _sections(request, name, draft)
         _write_files(draft, name, sections, from_onnx=request.onnx is not None)

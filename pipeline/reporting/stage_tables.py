@@ -11,7 +11,7 @@ HEADINGS = {
     "validation_accuracy": "validation accuracy, %",
     "distilled_accuracy": "distilled, %",
     "fine_tuned_accuracy": "fine-tuned alone, %",
-    "max_abs_error": "largest error against PyTorch",
+    "max_abs_error": "largest error against the source",
     "top1_agreement_ratio": "equal classes, ratio",
     "num_layers": "layers scored",
     "most_sensitive": "most sensitive layer",

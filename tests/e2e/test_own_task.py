@@ -33,11 +33,11 @@ def use_one_target(values):
 
 
 def write_vectors(path):
-    """Normal samples lie in a plane of 32 dimensions; anomalies, every fourth, leave it."""
+    """Samples lie near a plane of 32 dimensions; anomalies, every fourth, are further from it."""
     draw = np.random.default_rng(0)
     labels = (np.arange(1600) % 4 == 0).astype(np.int64)
     inputs = draw.normal(0, 1, (1600, 2)) @ draw.normal(0, 1, (2, 32))
-    inputs += draw.normal(0, 0.1, inputs.shape) + labels[:, None] * draw.normal(0, 1, inputs.shape)
+    inputs += draw.normal(0, 0.5, inputs.shape) * (1 + 0.6 * labels[:, None])
     np.savez(path, inputs=inputs.astype(np.float32), labels=labels)
 
 
@@ -58,7 +58,7 @@ def certified(project):
 def make_task(make_clone):
     """A miniature clone with a change of its params, pinned and checked."""
 
-    def make(name, change, prepare=lambda path: None):
+    def make(name, change, prepare=lambda _: None):
         project = make_clone(name)
         prepare(project.path)
         project.edit(change)
@@ -77,8 +77,8 @@ def test_an_autoencoder_ships_with_its_auc(make_task):
     found = certified(project).quality
     assert (found.metric, found.direction, found.unit) == ("AUC", "higher", "%")
     assert found.n > 600
-    # an untrained autoencoder knows the anomalies by their size: about 80 %
-    assert 90 < found.value - found.half_width < found.value <= 100
+    assert 80 < found.value < 100  # an untrained autoencoder has 57
+    assert 0 < found.half_width < 10
 
     listed = [
         measurement.read(path)
@@ -99,7 +99,7 @@ def test_an_autoencoder_ships_with_its_auc(make_task):
         pruned["parameters"]
         < 0.5 * json.loads((metrics / "train.json").read_text())["teacher"]["parameters"]
     )
-    assert pruned["validation_auc"] > 90
+    assert pruned["validation_auc"] > 70
     shown = project.slipway("report").stdout
     assert "test AUC" in shown
     page = (project.path / "models/report/report.md").read_text()

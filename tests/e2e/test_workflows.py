@@ -46,6 +46,20 @@ def test_github_and_gitlab_run_the_same():
     assert github == set(gitlab_commands())
 
 
+def test_ci_runs_the_systems_tests_too():
+    text = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    steps = re.findall(r"^step \S+ make (\S+)$", text, re.MULTILINE)
+    assert steps == ["setup", "check", "run", "test", "test-systems"]
+    assert set(steps) <= TARGETS
+    recipe = subprocess.run(
+        ["make", "-n", "test-systems"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert recipe.split() == ["scripts/test-systems"]
+    script = (ROOT / "scripts/test-systems").read_text(encoding="utf-8")
+    assert "scripts/setup --all\n" in script
+    assert re.search(r"^pytest .* tests/systems ", script, re.MULTILINE)
+
+
 def tool(name, *arguments):
     return subprocess.run(
         [Path(sys.executable).parent / name, *arguments],
