@@ -5,7 +5,7 @@ int8 on every runtime that is installed, on the speaker held out. The epoch is c
 speaker, and no setting changes between folds. Differences are from the teacher in PyTorch, on the
 same 500 samples, with Tango's paired 95 % interval.
 
-Give names of speakers to run their folds alone. Results stay in build/fsdd_folds/; they are read
+Give names of speakers to run their folds alone. Results stay in .slipway/fsdd_folds/; they are read
 again while the example is the same.
 """
 
@@ -33,7 +33,7 @@ from pipeline.training import loop
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs/examples/fsdd.params.yaml"
 NOTES = ROOT / "benchmarks/fsdd_folds_notes.md"  # how the settings were found
-WORK = ROOT / "build/fsdd_folds"
+WORK = ROOT / ".slipway/fsdd_folds"
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 INT8 = "dense-int8-static"
 TOOLS = ("torch", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer", "kaldi-native-fbank")

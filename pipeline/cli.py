@@ -85,7 +85,9 @@ def init(
     from pipeline.project import init as projects
     from pipeline.targets import tools
 
-    request = projects.Request(folder, onnx, data, tuple(targets.split(",")))
+    request = projects.Request(
+        folder, onnx, data, tuple(name.strip() for name in targets.split(",") if name.strip())
+    )
     for line in projects.write(request):
         console.terminal.print(line, markup=False)
     p = params.load(folder / params.FILE_NAME)

@@ -182,8 +182,9 @@ def _compiler(target: Target) -> Problems:
     }
     for key, (given, converters) in settings.items():
         if (given is not None) != (target.converter in converters):
-            what = f"goes with {' and '.join(converters)} and is required there"
-            yield ("convert", key), f"{what}, got {target.converter}"
+            what = f"goes with {' and '.join(converters)}, and is required there"
+            got = "and a section" if given is not None else "and no section"
+            yield ("convert", key), f"{what}, got {target.converter} {got}"
     tensorrt = target.convert.tensorrt
     if target.converter == "to_tensorrt_bundle" and tensorrt and tensorrt.version is None:
         yield ("convert", "tensorrt"), "version must name the TensorRT of the device, got none"

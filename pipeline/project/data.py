@@ -12,10 +12,13 @@ import numpy as np
 from pipeline.data import archive, npz
 from pipeline.errors import InputsError
 from pipeline.manifest import Signature, Tensor
+from pipeline.project import settings
 from pipeline.project.settings import NUM_CALIBRATION, RATIOS
 
 RANDOM_NAME = "random-inputs.npz"
-NUM_RANDOM = 480  # 144 to train (calibration), 168 each to validate and test
+# 224 each to validate and test: a perfect candidate's paired bound, z^2 / (n + z^2), is then below
+# the default budget of 2 points, which takes 189 at least
+NUM_RANDOM = 640
 MAX_RANDOM_BYTES = 200_000_000
 
 
@@ -50,6 +53,8 @@ def of_training(path: Path | None, project: Path) -> Source:
     steps = []
     if kind == "image_folder":
         steps = _image_steps((3, 32, 32), channels_first=True)
+    elif kind == "fsdd":
+        steps = settings.speech()["preprocessing"]
     return _found(kind, path, project, steps)
 
 

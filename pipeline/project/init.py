@@ -81,6 +81,8 @@ def _sections(request: Request, name: str, draft: Path) -> tuple[dict[str, Any],
     if request.onnx is None:
         sections = settings.trained()
         source = data.of_training(request.data, draft)
+        if source.section["source"] == "fsdd":
+            sections["net"] = settings.speech()["net"]
     else:
         from pipeline.conversion import from_onnx
 
@@ -130,6 +132,9 @@ def _start_dvc(draft: Path, *, inside_git: bool) -> None:
         _run(["git", "init", "-q", "-b", "main"], draft)
     # `--subdir`: a project may be one folder of a larger repository
     _run([sys.executable, "-m", "dvc", "init", "-q", *(["--subdir"] if inside_git else [])], draft)
+    if inside_git:
+        # dvc stages its files, under the draft's name, in an index that is the user's
+        _run(["git", "reset", "-q", "--", "."], draft)
     _run([sys.executable, "-m", "dvc", "config", "core.analytics", "false"], draft)
 
 

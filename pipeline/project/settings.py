@@ -54,6 +54,11 @@ def trained() -> dict[str, Any]:
     return _read("template/training.yaml")
 
 
+def speech() -> dict[str, Any]:
+    """Return the net and the preprocessing of a project of spoken words."""
+    return _read("template/speech.yaml")
+
+
 def adopted(onnx: str) -> dict[str, Any]:
     """Return the sections of a project that starts from an ONNX file."""
     sections = trained()

@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> None:
         extras, environments = everything()
     else:
         (path,) = arguments
+        if not Path(path).is_file():
+            raise SystemExit(f"{path} is missing; name a params.yaml")
         try:
             extras, environments = needed(params.load(Path(path)))
         except ParamsError:

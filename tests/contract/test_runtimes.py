@@ -148,7 +148,6 @@ NO_MODEL = {
     "a text": lambda _: b"this is not a model" * 10,
     "random bytes": lambda _: np.random.default_rng(0).bytes(5000),
     "cut off": lambda content: content[: len(content) // 2],
-    "without its last bytes": lambda content: content[:-8],
 }
 
 

@@ -18,13 +18,13 @@ from onnx import numpy_helper
 from pipeline import files, manifest, params
 from pipeline.chain import export
 from pipeline.compression import distill, qat
-from pipeline.conversion import to_litert, to_onnxruntime
+from pipeline.conversion import onnx_qdq, to_litert, to_onnxruntime, to_openvino
 from pipeline.conversion.candidates import Variant
 from pipeline.data import splits
 from pipeline.errors import DependencyError, NetError
-from pipeline.nets import fold, on_grids, ranges, store
-from pipeline.runtimes import litert, session
-from pipeline.training import loop
+from pipeline.nets import factory, fold, on_grids, ranges, store
+from pipeline.runtimes import litert, openvino, session
+from pipeline.training import loop, objective
 from pipeline.training.objective import CLASSIFICATION
 
 SHAPE, LABELS = (1, 6, 6), ("a", "b", "c")
@@ -281,6 +281,50 @@ def test_int8_of_the_trained_net_runs_in_litert_and_loses_nothing(converted, val
     assert accuracy(found["learned"], validation) >= (
         accuracy(found["ptq"], validation) - MAX_LOSS_POINTS
     )
+
+
+def test_openvino_reads_the_exported_pairs(root, quantized, validation, tmp_path):
+    folder = root / "exported" / "learned"
+    variant = Variant(
+        "learned", folder / "model.onnx", quantized[0] / "learned", manifest.read(folder)
+    )
+    cfg = params.Convert(precisions=("int8-static",), num_calibration=32)
+    samples = splits.read(root / "calibration.npz").tensors()
+    (outcome,) = to_openvino.convert(variant, ["int8-static"], samples, cfg, tmp_path / "out")
+    assert outcome.status == "built", outcome.reason
+    loaded = openvino.load(str(outcome.path), 1)
+    found = np.concatenate([loaded.run([sample[None]])[0] for sample in validation.tensors()])
+    expected = outputs_of((folder / "model.qdq.onnx").read_bytes(), validation.tensors())
+    assert sqnr_db(expected, found) > MIN_SQNR_DB
+    assert "nncf" not in outcome.tools  # no ranges of its own
+
+
+def test_the_exported_pairs_are_what_tensorrt_asks_for(root, quantized):
+    path = root / "exported" / "learned" / "model.onnx"
+    samples = splits.read(root / "calibration.npz").tensors()
+    content = onnx_qdq.quantize(path, samples)  # which refuses zero points and quantized biases
+    expected = outputs_of(path.with_name("model.qdq.onnx").read_bytes(), samples)
+    np.testing.assert_allclose(outputs_of(content, samples), expected, atol=1e-5)
+    assert ranges.read(quantized[0] / "learned") is not None
+
+
+def test_an_autoencoder_trains_on_its_grids():
+    goal = objective.of(params.Task(kind="anomaly", metric="auc"))
+    labels = torch.arange(90) % 3 // 2
+    slopes = torch.linspace(-1, 1, 20)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(90, 1, generator=generator) * slopes
+    inputs += labels[:, None] * torch.randn(90, 20, generator=generator)
+    tensors = loop.Tensors(inputs, labels)
+    normal = loop.learnable(tensors, goal)
+    with loop.deterministic(0):
+        net = factory.build(params.Net(name="autoencoder"), (20,), 20)
+        cfg = msgspec.structs.replace(QAT, epochs=15, patience=15)
+        loop.fit(net, normal, tensors, cfg, 0, objective=goal)
+    teacher = distill.teaching(net, normal, QAT)
+    found = qat.train(net, normal.inputs[:32], normal, tensors, teacher, QAT, goal)
+    assert len(found.ranges) == 10
+    assert found.fit.best.quality > 80
 
 
 def test_training_beats_ranges_alone_where_int8_hurts(root):

@@ -147,14 +147,14 @@ REFUSED = {
             ),
             "to_ethos_u\n    runtime: tflite_micro\n    convert:\n      precisions: [fp32]",
         ),
-        r"convert\.vela: goes with to_ethos_u and is required there, got to_ethos_u",
+        r"convert\.vela: goes with to_ethos_u, and .*, got to_ethos_u and no section",
     ),
     "TensorRT settings where there is no TensorRT": (
         (
             "      precisions: [fp32, int8-dynamic, int8-static]",
             "      precisions: [fp32]\n      tensorrt: {compute_capability: '8.9'}",
         ),
-        r"convert\.tensorrt: goes with to_tensorrt and to_tensorrt_bundle .*, got to_onnxruntime",
+        r"convert\.tensorrt: goes with to_tensorrt and .*, got to_onnxruntime and a section",
     ),
     "an activation type that the kernels do not take": (
         (

@@ -116,10 +116,10 @@ def test_without_data_an_onnx_file_gets_random_inputs_and_is_told(tmp_path):
     found = data.of_onnx(signature(("batch", 3, 4, 4)), None, tmp_path)
     assert not found.is_labelled
     assert found.section["path"] == "random-inputs.npz"
-    assert "no data given: 480 random inputs in random-inputs.npz; speed and size are" in found.line
+    assert "no data given: 640 random inputs in random-inputs.npz; speed and size are" in found.line
     first = (tmp_path / "random-inputs.npz").read_bytes()
     made = npz.read(tmp_path / "random-inputs.npz", kind="agreement").inputs
-    assert (made.shape, made.dtype) == ((480, 3, 4, 4), np.float32)
+    assert (made.shape, made.dtype) == ((640, 3, 4, 4), np.float32)
     assert 0 <= made.min() < 0.1
     assert 0.9 < made.max() < 1
     data.of_onnx(signature(("batch", 3, 4, 4)), None, tmp_path)
@@ -130,7 +130,7 @@ def test_random_inputs_of_several_have_each_name(tmp_path):
     found = data.of_onnx(signature((1, 3), (1, 2, 2)), None, tmp_path)
     assert found.section["preprocessing"] == {"x0": [], "x1": []}
     made = npz.read(tmp_path / "random-inputs.npz", kind="agreement").inputs
-    assert (made["x0"].shape, made["x1"].shape) == ((480, 3), (480, 2, 2))
+    assert (made["x0"].shape, made["x1"].shape) == ((640, 3), (640, 2, 2))
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ REFUSED = {
     ),
     "no data for axes that say nothing": (lambda _: None, [(0, 3, 0, 0)], "has free axes"),
     "no data for large inputs": (
-        lambda _: None, [("batch", 3, 9000, 9000)], "random inputs would take 466560 MB; give",
+        lambda _: None, [("batch", 3, 9000, 9000)], "random inputs would take 622080 MB; give",
     ),
 }  # fmt: skip
 

@@ -59,7 +59,7 @@ def projects(tmp_path_factory):
     given = write_onnx(folder / "given.onnx")
     lines = init.write(Request(folder / "bell", given, None, ("x86-onnxruntime",)))
     assert lines[0].startswith("given.onnx: opset 17, input image[batch,1,4,4] float32, output sc")
-    assert lines[1].startswith("no data given: 480 random inputs")
+    assert lines[1].startswith("no data given: 640 random inputs")
     return folder
 
 
