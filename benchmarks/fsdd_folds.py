@@ -187,11 +187,9 @@ def lines(results: list[dict[str, Any]]) -> list[str]:
 def cell(row: dict[str, Any]) -> str:
     if "reason" in row:
         return str(row["reason"])
-    drop = row["drop"]
-    return (
-        f"{row['quality']['value']:.1f} "
-        f"({-drop['value']:+.1f} [{-drop['upper']:+.1f}..{-drop['lower']:+.1f}])"
-    )
+    # the other way round: here more is better; plus zero, or nothing would be minus nothing
+    gained, lower, upper = (-row["drop"][key] + 0.0 for key in ("value", "upper", "lower"))
+    return f"{row['quality']['value']:.1f} ({gained:+.1f} [{lower:+.1f}..{upper:+.1f}])"
 
 
 def pooled(results: list[dict[str, Any]], names: list[str]) -> list[str]:
