@@ -52,7 +52,11 @@ def test_ci_runs_the_systems_tests_too():
     assert steps == ["setup", "check", "run", "test", "test-systems"]
     assert set(steps) <= TARGETS
     recipe = subprocess.run(
-        ["make", "-n", "test-systems"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "-n", "test-systems"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert recipe.split() == ["scripts/test-systems"]
     script = (ROOT / "scripts/test-systems").read_text(encoding="utf-8")
