@@ -56,7 +56,8 @@ def quiet_libraries(log: Path) -> Iterator[None]:
     with log.open("w", encoding="utf-8") as sink:
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
-    previous, terminal.file = terminal.file, shown
+    # not the property, which would give today's sys.stdout, to be kept when that has been replaced
+    previous, terminal.file = terminal._file, shown
     try:
         yield
     finally:
@@ -64,7 +65,7 @@ def quiet_libraries(log: Path) -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(saved_out, 1)
         os.dup2(saved_err, 2)
-        terminal.file = previous
+        terminal._file = previous
         shown.close()
         os.close(saved_out)
         os.close(saved_err)

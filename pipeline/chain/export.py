@@ -75,7 +75,7 @@ def _export_on_grids(
         return {}, {}
     example = torch.from_numpy(inputs[:1])
     rounded = on_grids.fake_quantized(net, example, learned)
-    path = out / to_onnx_on_grids.FILE_NAME
+    path = out / candidates.QDQ_NAME
     to_onnx_on_grids.to_onnx_on_grids(rounded, example, path)
     sqnr_db = parity.check_rounded(path, rounded, inputs, directory.name)
     return {"on_grids_sqnr_db": sqnr_db}, {"ranges": directory / ranges.FILE_NAME}

@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import params
@@ -23,6 +22,8 @@ from pipeline.manifest import Manifest, Preprocessing, Signature
 from pipeline.targets import tools as installation
 
 FILE_NAME = "candidates.json"
+# Beside a variant's model.onnx, where it was trained for int8: symmetric Q/DQ with learned ranges.
+QDQ_NAME = "model.qdq.onnx"
 MAX_REASON_LENGTH = 300
 # How torch, MLIR, LiteRT and ONNX Runtime say which operator they refuse, most telling first.
 _OPERATORS = (
@@ -149,12 +150,18 @@ def check_precisions(converter: params.Converter, asked: Sequence[str]) -> None:
             )
 
 
-def choose_samples(calibration: NDArray[np.float32], cfg: params.Convert) -> NDArray[np.float32]:
+def choose_samples(
+    calibration: NDArray[Any], cfg: params.Convert, asked: Sequence[str]
+) -> NDArray[Any]:
     """Take the first ``cfg.num_calibration`` samples of the (already shuffled) calibration set.
+
+    None are taken, nor missed, where int8-static is not asked for.
 
     Raises:
         ConversionError: there are fewer; nobody would learn that the ranges rest on less.
     """
+    if "int8-static" not in asked:
+        return calibration[:0]
     if len(calibration) < cfg.num_calibration:
         raise ConversionError(
             f"convert.num_calibration of the target asks for {cfg.num_calibration} samples, the "
@@ -166,7 +173,8 @@ def choose_samples(calibration: NDArray[np.float32], cfg: params.Convert) -> NDA
 def attempt(
     variant: Variant,
     precision: params.Precision,
-    path: Path,
+    out: Path,
+    name: str,
     make: Callable[[], bytes | Mapping[str, bytes]],
     describe: Callable[[Path], Description],
     *,
@@ -175,12 +183,13 @@ def attempt(
     settings: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Outcome:
-    """Make one candidate's file at ``path``, or record why the toolchain refuses.
+    """Make one candidate's file, ``out/CANDIDATE/name``, or record why the toolchain refuses.
 
     Args:
         variant: what it is made from.
         precision: which candidate of it.
-        path: the file that the runtime loads, in a folder of its own that is made here.
+        out: where the candidate's own folder is made.
+        name: of the file there that the runtime loads.
         make: gives its bytes, or those of each file of the folder by name, raising
             `ConversionError` or `ParityError` for a refusal.
         describe: reads the file back through the runtime, raising `ConversionError` where that
@@ -190,17 +199,19 @@ def attempt(
         settings: what of the target's own compiler influenced the bytes.
         preprocessing: the steps of a file that takes another layout than the export.
     """
+    candidate = candidate_id(variant.name, precision)
+    path = out / candidate / name
     try:
         made = make()
         path.parent.mkdir(parents=True)
-        for name, content in ({path.name: made} if isinstance(made, bytes) else made).items():
-            (path.parent / name).write_bytes(content)
+        for file, content in ({name: made} if isinstance(made, bytes) else made).items():
+            (path.parent / file).write_bytes(content)
         description = describe(path)
     except (ConversionError, ParityError) as error:
         shutil.rmtree(path.parent, ignore_errors=True)
         return not_built(variant.name, precision, str(error))
     return Outcome(
-        candidate_id(variant.name, precision),
+        candidate,
         variant.name,
         precision,
         "built",

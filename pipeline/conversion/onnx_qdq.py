@@ -26,7 +26,6 @@ from pipeline.conversion import candidates, onnx_file, onnx_run
 from pipeline.errors import ConversionError, ParityError
 
 RULES = INTEGER_RULES["to_tensorrt"]
-QAT_NAME = "model.qdq.onnx"  # what quantization-aware training leaves beside model.onnx
 QUANTIZED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _QUANT_TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 # Below this the error has half of the signal's energy, or a hundredth: not a rounded net, another
@@ -39,7 +38,7 @@ NUM_JUDGED = 32
 def quantize(path: Path, samples: NDArray[Any]) -> bytes:
     """Give int8 weights one scale an output channel, activations one scale a tensor.
 
-    A file `QAT_NAME` beside the path is taken as it is: its ranges were learned.
+    A file `candidates.QDQ_NAME` beside the path is taken as it is: its ranges were learned.
 
     Args:
         path: the fp32 file.
@@ -50,7 +49,7 @@ def quantize(path: Path, samples: NDArray[Any]) -> bytes:
         ConversionError: nothing to quantize, or the result breaks a rule of `check_symmetric`.
         ParityError: the outputs are not those of a rounded net.
     """
-    learned = path.with_name(QAT_NAME)
+    learned = path.with_name(candidates.QDQ_NAME)
     model = onnx.load(learned) if learned.is_file() else _quantize_static(path, samples)
     check_symmetric(model)
     content = onnx_file.canonical_bytes(model)

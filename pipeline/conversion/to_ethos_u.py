@@ -56,9 +56,7 @@ def convert(
     settings = cfg.vela
     assert settings is not None  # a rule of params.yaml
     vela.check(settings)
-    samples = calibration[:0]
-    if "int8-static" in precisions:
-        samples = candidates.choose_samples(calibration, cfg)
+    samples = candidates.choose_samples(calibration, cfg, precisions)
     try:
         lowered = to_litert.lower(variant, calibration)
         content = fold_transpose(lowered.content)
@@ -74,7 +72,8 @@ def convert(
             candidates.attempt(
                 variant,
                 precision,
-                out / candidates.candidate_id(variant.name, precision) / FILE_NAME,
+                out,
+                FILE_NAME,
                 partial(_make, content, precision, arranged, settings, lowered.ranges),
                 partial(_describe, layouts=lowered.layouts),
                 tools=tools if precision == "fp32" else {**tools, **quantizers},

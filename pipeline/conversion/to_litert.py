@@ -82,9 +82,7 @@ def convert(
         TargetError: the environment that lowers ONNX files is absent or broken.
     """
     candidates.check_precisions("to_litert", precisions)
-    samples = calibration[:0]
-    if "int8-static" in precisions:
-        samples = candidates.choose_samples(calibration, cfg)
+    samples = candidates.choose_samples(calibration, cfg, precisions)
     try:
         lowered = lower(variant, calibration)
     except ConversionError as error:
@@ -97,7 +95,8 @@ def convert(
             candidates.attempt(
                 variant,
                 precision,
-                out / candidates.candidate_id(variant.name, precision) / FILE_NAME,
+                out,
+                FILE_NAME,
                 partial(litert_file.make, lowered.content, precision, arranged, lowered.ranges),
                 partial(litert_file.describe, layouts=lowered.layouts),
                 tools=lowered.tools if precision == "fp32" else {**lowered.tools, **quantizers},

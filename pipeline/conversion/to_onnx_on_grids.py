@@ -14,7 +14,6 @@ from torch import nn
 from pipeline.conversion import candidates, onnx_file
 from pipeline.conversion.to_onnx import BATCH, INPUT, OUTPUT
 
-FILE_NAME = "model.qdq.onnx"
 OPSET = 17
 
 

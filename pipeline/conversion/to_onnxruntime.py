@@ -66,9 +66,7 @@ def convert(
         ConversionError: a precision that is not made here, or too few calibration samples.
     """
     candidates.check_precisions("to_onnxruntime", precisions)
-    samples = calibration[:0]
-    if "int8-static" in precisions:
-        samples = candidates.choose_samples(calibration, cfg)
+    samples = candidates.choose_samples(calibration, cfg, precisions)
     learned = None if variant.net is None else ranges.read(variant.net)
     makers = {
         "fp32": variant.onnx.read_bytes,
@@ -83,7 +81,8 @@ def convert(
             candidates.attempt(
                 variant,
                 precision,
-                out / candidates.candidate_id(variant.name, precision) / FILE_NAME,
+                out,
+                FILE_NAME,
                 makers[precision],
                 _describe,
                 tools=variant.manifest.tools if precision == "fp32" else tools,

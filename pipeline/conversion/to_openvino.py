@@ -25,9 +25,6 @@ from pipeline.runtimes import openvino as adapter
 from pipeline.runtimes.errors import RunnerError
 
 FILE_NAME = "model.xml"
-# Beside variant.onnx where it went through quantization-aware training: the same net with the
-# ranges it learned, as QuantizeLinear/DequantizeLinear pairs.
-LEARNED_RANGES = "model.qdq.onnx"
 RULES = INTEGER_RULES["to_openvino"]
 NET_NAME = "net"
 # "No conversion rule found for operations: mine.Foo, Det-20", "Conversion is failed for: Concat-20"
@@ -53,7 +50,7 @@ def convert(
             fp32), int8-static (computed in int8, the rest in fp32).
         calibration: [N, ...] preprocessed, with a field an input where there are several.
             int8-static takes ranges from the first ``cfg.num_calibration`` by NNCF; or, where the
-            variant learned its ranges, from its own `LEARNED_RANGES` file.
+            variant learned its ranges, from its own Q/DQ file.
         cfg: ``num_calibration``.
         out: where the candidates' folders are made.
 
@@ -64,16 +61,16 @@ def convert(
         ConversionError: a precision that is not made here, or too few calibration samples.
     """
     candidates.check_precisions("to_openvino", precisions)
-    learned = variant.onnx.with_name(LEARNED_RANGES).is_file()
-    samples = calibration[:0]
-    if "int8-static" in precisions and not learned:
-        samples = candidates.choose_samples(calibration, cfg)
+    learned = variant.onnx.with_name(candidates.QDQ_NAME).is_file()
+    samples = (
+        calibration[:0] if learned else candidates.choose_samples(calibration, cfg, precisions)
+    )
 
     def make(precision: params.Precision) -> dict[str, bytes]:
         if precision != "int8-static":
             model = _read(variant.onnx)
         elif learned:
-            model = _read(variant.onnx.with_name(LEARNED_RANGES))
+            model = _read(variant.onnx.with_name(candidates.QDQ_NAME))
         else:
             model = _quantize(_read(variant.onnx), samples)
         return _files(model, variant.onnx, precision)
@@ -82,7 +79,8 @@ def convert(
         candidates.attempt(
             variant,
             precision,
-            out / candidates.candidate_id(variant.name, precision) / FILE_NAME,
+            out,
+            FILE_NAME,
             lambda precision=precision: make(precision),  # type: ignore[misc]
             lambda path: _describe(path, variant.onnx),
             tools=candidates.versions(_tools(precision, learned)),

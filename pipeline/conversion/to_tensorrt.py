@@ -75,9 +75,9 @@ def attempt_all(
     tools: Mapping[str, str],
 ) -> list[Outcome]:
     """Make each precision's ONNX file and recipe, and of both, by ``finish``, the candidate."""
-    samples = calibration
-    if "int8-static" in precisions:
-        samples = candidates.choose_samples(calibration, cfg)
+    # fp16 is judged on samples too, however few there are
+    calibrated = "int8-static" in precisions
+    samples = candidates.choose_samples(calibration, cfg, precisions) if calibrated else calibration
     onnx_files: dict[params.Precision, Callable[[], bytes]] = {
         "fp32": variant.onnx.read_bytes,
         "fp16": lambda: onnx_qdq.to_fp16(variant.onnx, samples),
@@ -93,7 +93,8 @@ def attempt_all(
         return candidates.attempt(
             variant,
             precision,
-            out / candidates.candidate_id(variant.name, precision) / name,
+            out,
+            name,
             lambda: finish(onnx_files[precision](), recipe),
             lambda _path: description,
             tools=tools,

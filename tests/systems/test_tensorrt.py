@@ -22,14 +22,19 @@ from typer.testing import CliRunner
 
 from pipeline import cli, compatibility, manifest, measurement, params
 from pipeline.chain import certify, convert, profile, register, select
-from pipeline.conversion import onnx_qdq, tensorrt_engine, to_tensorrt, to_tensorrt_bundle
+from pipeline.conversion import (
+    candidates,
+    tensorrt_engine,
+    to_tensorrt,
+    to_tensorrt_bundle,
+)
 from pipeline.conversion.candidates import Variant
 from pipeline.conversion.to_onnx import to_onnx
 from pipeline.conversion.to_onnx_on_grids import to_onnx_on_grids
 from pipeline.data import splits
 from pipeline.device import build as device_build
 from pipeline.errors import ConversionError, DeviceError, RegistryError
-from pipeline.nets import factory, fold, ranges
+from pipeline.nets import factory, fold, on_grids, ranges
 from pipeline.profiling import workers
 from pipeline.profiling.workers import ModelRefusedError
 from pipeline.registry import lock, resolve
@@ -222,13 +227,13 @@ def test_ranges_that_training_learned_reach_the_engine(variant, samples, tmp_pat
     example = torch.from_numpy(samples)
     found = []
     for name, layer in fold.folded(net, example[:1]).named_modules():
-        if isinstance(layer, ranges.QUANTIZABLE):
+        if isinstance(layer, on_grids.QUANTIZABLE):
             weight = layer.weight.detach()
             amax = tuple(weight.abs().flatten(1).amax(1).tolist())
             found.append(ranges.Range(name, 4.0, -4.0, amax, float(weight.norm())))
     (tmp_path / "model.onnx").write_bytes(variant.onnx.read_bytes())
-    on_grids = ranges.fake_quantized(net, example[:1], found)
-    to_onnx_on_grids(on_grids, example[:1], tmp_path / onnx_qdq.QAT_NAME)
+    rounded = on_grids.fake_quantized(net, example[:1], found)
+    to_onnx_on_grids(rounded, example[:1], tmp_path / candidates.QDQ_NAME)
     learned = Variant("dense", tmp_path / "model.onnx", None, variant.manifest)
     (tmp_path / "manifest.json").write_bytes((variant.onnx.parent / "manifest.json").read_bytes())
     engines = [

@@ -101,7 +101,8 @@ def test_attempt_that_succeeds(variant, tmp_path):
     outcome = candidates.attempt(
         variant,
         "fp32",
-        path,
+        tmp_path / "out",
+        "model.onnx",
         lambda: b"bytes",
         lambda made: Description(SIGNATURE, opset=len(made.read_bytes())),
         tools={"onnx": "1"},
@@ -125,7 +126,9 @@ def test_attempt_that_succeeds(variant, tmp_path):
 )
 def test_attempt_that_is_refused_leaves_nothing(variant, tmp_path, make, describe):
     path = tmp_path / "out" / "dense-fp32" / "model.onnx"
-    outcome = candidates.attempt(variant, "fp32", path, make, describe, tools={}, sources={})
+    outcome = candidates.attempt(
+        variant, "fp32", path.parents[1], path.name, make, describe, tools={}, sources={}
+    )
     assert (outcome.status, outcome.reason) == ("not_built", "no such operator")
     assert outcome.path is None
     assert not path.parent.exists()

@@ -4,7 +4,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-from pipeline.conversion import onnx_qdq
+from pipeline.conversion import candidates, onnx_qdq
 from pipeline.errors import ConversionError, ParityError
 
 
@@ -225,7 +225,7 @@ def test_learned_ranges_beside_the_file_are_taken_as_they_are(plain, samples, tm
     scale = np.array(constants(learned)[node.input[1]] * np.float32(1.25))
     replace_constant(learned, node.input[1], scale)
     (tmp_path / "model.onnx").write_bytes(plain.read_bytes())
-    onnx.save(learned, tmp_path / onnx_qdq.QAT_NAME)
+    onnx.save(learned, tmp_path / candidates.QDQ_NAME)
     found = onnx.load_from_string(onnx_qdq.quantize(tmp_path / "model.onnx", samples))
     assert constants(found)[node.input[1]] == scale
 

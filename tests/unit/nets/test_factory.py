@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pipeline import params
+from pipeline import params, users_code
 from pipeline.errors import InputsError, NetError
-from pipeline.nets import factory, source
+from pipeline.nets import factory
 from pipeline.nets.resnet8 import ResNet8
 
 LINEAR = """
@@ -43,7 +43,7 @@ def test_factory_in_a_package_of_the_project(tmp_path, factory_cfg):
     (package / "__init__.py").write_text("")
     (package / "nets.py").write_text("from torch import nn\n" + LINEAR)
     cfg = params.Net(factory="users_package.nets:make")
-    assert source.find(cfg.factory) == package / "nets.py"
+    assert users_code.find("net.factory", cfg.factory, NetError) == package / "nets.py"
     assert isinstance(factory.build(cfg, (1, 8, 8), 3), torch.nn.Module)
 
 
@@ -112,7 +112,7 @@ def test_refused_with_one_line(factory_cfg, body, message):
 @pytest.mark.parametrize("name", ["no_such_module", "no.such.module", "pipeline.no_such_module"])
 def test_a_module_that_is_not_there_is_refused(name):
     with pytest.raises(NetError, match=f"there is no module '{name}' in .*mend params.yaml"):
-        source.find(f"{name}:make")
+        users_code.find("net.factory", f"{name}:make", NetError)
 
 
 def test_a_name_that_is_taken_is_refused(factory_cfg, tmp_path):
