@@ -4,13 +4,17 @@ Latency is the time of one request, one at a time (MLPerf SingleStream, batch 1)
 out, in the artifact's own input and output types. Preprocessing, and turning floats into integers
 and back, are not timed.
 
-Each candidate's outputs and memory come from workers of their own. Then every round starts one
+Each candidate's memory and outputs come from a worker of its own, as many at a time as the machine
+has processors for: nothing is timed in them. Then, one worker at a time, every round starts one
 timing worker a candidate, forwards and backwards by turns (ABBA), so that a drift of the machine
 meets all alike.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,9 @@ from pipeline.profiling.summary import Found, Measured
 from pipeline.profiling.workers import Job, ModelRefusedError
 from pipeline.runtimes import mapped, structured
 
+# Memory, too, is held that often: a fleet's models are small, but not a machine's last gigabytes.
+MAX_PARALLEL = 4
+
 
 def outputs(
     artifact: Path, inputs_npz: Path, target: params.Target, environments: Path | None = None
@@ -34,7 +41,7 @@ def outputs(
     Raises:
         TargetError: the worker failed, or the runtime refuses the model.
     """
-    return _outputs(workers.job_of(artifact, inputs_npz, target, environments))
+    return _outputs(workers.job_of(artifact, inputs_npz, target, environments))[0]
 
 
 def measure(
@@ -60,7 +67,7 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
         sample = _first_sample(bench.inputs, Path(folder))
-        found = [_first_passes(candidate, bench, sample, on_step) for candidate in candidates]
+        found = _first_passes(candidates, bench, on_step)
         running = [each for each in found if each.outputs is not None]
         _time_in_rounds(running, bench, sample, on_step)
     compared = next((each for each in running if each.candidate.name == reference), None)
@@ -69,11 +76,11 @@ def measure(
 
 def num_steps(num_candidates: int, preset: Preset) -> int:
     """Return how often `measure` calls ``on_step`` when all candidates can be measured."""
-    return num_candidates * (2 + preset.num_restarts)
+    return num_candidates * (1 + preset.num_restarts)
 
 
 def _first_sample(inputs: Path, folder: Path) -> Path:
-    """Copy the first raw sample to a file of its own: all that time and memory passes need."""
+    """Copy the first raw sample to a file of its own: all that timing needs."""
     path = folder / "sample.npz"
     np.savez(path, inputs=mapped.arrays(str(inputs))["inputs"][:1])
     return path
@@ -84,19 +91,28 @@ def _job(candidate: Candidate, inputs: Path, bench: Bench) -> Job:
 
 
 def _first_passes(
-    candidate: Candidate, bench: Bench, sample: Path, on_step: Callable[[str], None]
-) -> Found:
-    """Get all outputs and the peak memory, which sampling or timing would disturb, on their own."""
+    candidates: Sequence[Candidate], bench: Bench, on_step: Callable[[str], None]
+) -> list[Found]:
+    """Get every candidate's outputs and peak memory; several at a time, in the order given."""
+    usable = (os.cpu_count() or 1) // bench.target.profile.num_threads
+    found = []
+    with ThreadPoolExecutor(max_workers=max(1, min(usable, MAX_PARALLEL))) as pool:
+        for candidate, each in zip(
+            candidates, pool.map(partial(_first_pass, bench=bench), candidates), strict=True
+        ):
+            on_step(f"{candidate.name}: quality and memory")
+            found.append(each)
+    return found
+
+
+def _first_pass(candidate: Candidate, bench: Bench) -> Found:
     try:
-        on_step(f"{candidate.name}: quality")
-        values = _outputs(_job(candidate, bench.inputs, bench))
-        if not structured.finite_rows(values).all():
-            return Found(candidate, reason="its outputs hold NaN or inf")
-        on_step(f"{candidate.name}: memory")
-        memory = workers.call(_job(candidate, sample, bench), "memory")
+        values, peak_memory_bytes = _outputs(_job(candidate, bench.inputs, bench))
     except ModelRefusedError as error:
         return Found(candidate, reason=str(error))
-    return Found(candidate, outputs=values, peak_memory_bytes=memory["peak_memory_bytes"])
+    if not structured.finite_rows(values).all():
+        return Found(candidate, reason="its outputs hold NaN or inf")
+    return Found(candidate, outputs=values, peak_memory_bytes=peak_memory_bytes)
 
 
 def _time_in_rounds(
@@ -110,10 +126,11 @@ def _time_in_rounds(
             found.restarts.append(workers.call(job, "time", plan=bench.preset.plan()))
 
 
-def _outputs(job: Job) -> Outputs:
+def _outputs(job: Job) -> tuple[Outputs, int | None]:
+    """Return the outputs, and the peak of the memory that the model adds, in bytes."""
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
         path = Path(folder) / "outputs.npz"
-        workers.call(job, "outputs", outputs=str(path))
+        reply = workers.call(job, "outputs", outputs=str(path))
         with np.load(path, allow_pickle=False) as arrays:
             values: Outputs = arrays["outputs"]
-    return values
+    return values, reply["peak_memory_bytes"]

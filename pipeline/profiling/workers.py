@@ -59,7 +59,7 @@ def call(job: Job, command: str, *, time_limit_s: float = TIME_LIMIT_S, **reques
 
     Args:
         job: what to run, where.
-        command: ``time``, ``memory`` or ``outputs``, as in `pipeline.runtimes.worker`.
+        command: ``time`` or ``outputs``, as in `pipeline.runtimes.worker`.
         time_limit_s: after this the worker is killed.
         request: the command's own settings.
 

@@ -4,8 +4,8 @@
 
 ``time``     load, first request, warm-up until steady, then raw samples. One sample is preprocessed
              and encoded beforehand, so a run is: copy in, run, copy out, in the artifact's dtypes.
-``memory``   the resident memory that loading and a few runs add to the process at their peak.
-``outputs``  every raw sample through preprocessing and artifact, one at a time; floats out (npz).
+``outputs``  the resident memory that loading and a few runs add to the process at their peak; then
+             every raw sample through preprocessing and artifact, one at a time; floats out (npz).
 
 Samples of a model with several inputs are a structured array [N] with a field for each, which go in
 by name, each through its own preprocessing; several outputs come out as one likewise.
@@ -26,7 +26,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, cast
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, cast
 
 import numpy as np
 
@@ -98,24 +98,9 @@ def _time(request: Request) -> Dict[str, Any]:
     }
 
 
-def _memory(request: Request) -> Dict[str, Any]:
-    adapter, raw = _adapter(request), _raw_inputs(request)
-    tensor = _preprocess(request, raw[:1])
-    del raw
-    can_tell = host.reset_peak()
-    before = host.resident_bytes()
-    session = _load(adapter, request)
-    sample = encode_all(tensor, session.inputs)
-    for _ in range(NUM_MEMORY_RUNS):
-        session.run(sample)
-    peak = host.peak_resident_bytes()
-    known = can_tell and before is not None and peak is not None
-    return {"peak_memory_bytes": cast(int, peak) - cast(int, before) if known else None}
-
-
 def _outputs(request: Request) -> Dict[str, Any]:
-    raw = _raw_inputs(request)
-    session = _load(_adapter(request), request)
+    adapter, raw = _adapter(request), _raw_inputs(request)
+    session, peak_memory_bytes = _load_and_weigh(adapter, request, _preprocess(request, raw[:1]))
     found = []
     for start in range(0, len(raw), CHUNK):
         tensors = _preprocess(request, raw[start : start + CHUNK])
@@ -123,12 +108,29 @@ def _outputs(request: Request) -> Dict[str, Any]:
             sample = encode_all(tensors[index : index + 1], session.inputs)
             found.append(decode_all(session.run(sample), session.outputs))
     np.savez(request["outputs"], outputs=np.concatenate(found))
-    return {"num_samples": len(raw), "facts": session.facts}
+    return {
+        "num_samples": len(raw),
+        "peak_memory_bytes": peak_memory_bytes,
+        "facts": session.facts,
+    }
+
+
+def _load_and_weigh(adapter: Any, request: Request, tensor: Array) -> Tuple[Session, Optional[int]]:
+    """Load the model; also give what that and a few runs add to the resident memory, in bytes."""
+    can_tell = host.reset_peak()
+    before = host.resident_bytes()
+    session = _load(adapter, request)
+    sample = encode_all(tensor, session.inputs)
+    for _ in range(NUM_MEMORY_RUNS):
+        session.run(sample)
+    peak = host.peak_resident_bytes()
+    if not can_tell or before is None or peak is None:
+        return session, None
+    return session, peak - before
 
 
 _COMMANDS: Dict[str, Callable[[Request], Dict[str, Any]]] = {
     "time": _time,
-    "memory": _memory,
     "outputs": _outputs,
 }
 

@@ -50,11 +50,12 @@ def test_the_input_digest_is_that_of_the_preprocessed_sample(job, make_inputs):
     assert workers.call(changed, "time", plan=QUICK)["input_digest"] != same
 
 
-def test_memory_of_a_larger_model_is_larger(make_artifact, make_inputs, target):
+def test_memory_of_a_larger_model_is_larger(make_artifact, make_inputs, target, tmp_path):
     def peak(size):
         inputs = make_inputs(np.ones((1, size), np.float32))
         job = workers.job_of(make_artifact(np.ones((size, size))), inputs, target)
-        return workers.call(job, "memory")["peak_memory_bytes"]
+        found = workers.call(job, "outputs", outputs=str(tmp_path / "o.npz"))
+        return found["peak_memory_bytes"]
 
     small, large = peak(2), peak(2048)
     if small is None:
@@ -118,18 +119,18 @@ def test_inputs_that_do_not_fit_are_no_refusal(make_artifact, make_inputs, targe
 def test_no_inputs_are_refused(make_artifact, make_inputs, target):
     job = workers.job_of(make_artifact(np.eye(2)), make_inputs(np.ones((0, 2), np.float32)), target)
     with pytest.raises(TargetError, match=r"inputs.npz holds no inputs"):
-        workers.call(job, "memory")
+        workers.call(job, "outputs")
 
 
 def test_a_killed_worker_is_an_error_of_the_moment(foreign_job):
     with pytest.raises(TargetError, match=r"killed by SIGKILL; free memory .*run dvc repro again"):
-        workers.call(foreign_job("kill -9 $$"), "memory")
+        workers.call(foreign_job("kill -9 $$"), "outputs")
 
 
 def test_a_worker_that_hangs_is_killed(foreign_job):
     start = time.monotonic()
     with pytest.raises(TargetError, match=r"longer than 0.3 s and was killed; .*dvc repro again"):
-        workers.call(foreign_job("exec sleep 60"), "memory", time_limit_s=0.3)
+        workers.call(foreign_job("exec sleep 60"), "outputs", time_limit_s=0.3)
     assert time.monotonic() - start < 10
 
 
@@ -137,13 +138,13 @@ def test_an_environment_without_our_wheel_names_the_remedy(foreign_job):
     with pytest.raises(
         TargetError, match=r"no worker in environment device-tflite: .*; run make setup"
     ):
-        workers.call(foreign_job("echo No module named pipeline >&2; exit 1"), "memory")
+        workers.call(foreign_job("echo No module named pipeline >&2; exit 1"), "outputs")
 
 
 def test_an_environment_that_was_never_made_names_the_remedy(job, foreign_target, tmp_path):
     foreign = workers.Job(job.model, job.preprocessing, job.inputs, foreign_target, tmp_path)
     with pytest.raises(TargetError, match=r"no interpreter .*run make setup"):
-        workers.call(foreign, "memory")
+        workers.call(foreign, "outputs")
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def test_a_stale_wheel_is_named_rather_than_its_failure(foreign_job, python_with
     path = sources / "pipeline/runtimes/session.py"
     path.write_text(path.read_text() + "\ndef encode(*_):\n    raise RunnerError('old defect')\n")
     with pytest.raises(TargetError, match="another version of slipway"):
-        workers.call(foreign_job(python_with(sources)), "memory")
+        workers.call(foreign_job(python_with(sources)), "outputs")
 
 
 def test_a_worker_dies_with_its_parent(job, tmp_path):
