@@ -104,15 +104,7 @@ def _recover(
 
 
 def _save(recovery: Recovery, source: Path, destination: Path) -> None:
-    stored = store.load(source)
-    store.save(
-        destination,
-        recovery.net,
-        cfg=stored.cfg,
-        input_shape=stored.input_shape,
-        num_classes=stored.num_classes,
-        pruning_history=stored.pruning_history,
-    )
+    store.save_like(destination, recovery.net, store.load(source))
 
 
 def _compare(recovery: Recovery, validation: loop.Tensors, task: params.Task) -> dict[str, Any]:

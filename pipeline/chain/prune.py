@@ -55,14 +55,7 @@ def run(
         if name not in made:
             variants.hand_on(trained, out / name)
             continue
-        store.save(
-            out / name,
-            made[name].net,
-            cfg=teacher.cfg,
-            input_shape=teacher.input_shape,
-            num_classes=teacher.num_classes,
-            pruning_history=made[name].history,
-        )
+        store.save_like(out / name, made[name].net, teacher, made[name].history)
     kept_whole = {name: pruned.kept_whole for name, pruned in made.items()}
     files.write_atomic(out / KEPT_WHOLE, files.encode_json(kept_whole))
     figures.write(metrics, rows)

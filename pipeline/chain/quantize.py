@@ -107,14 +107,7 @@ def _learn(
             goal,
             lambda epoch: advance(f"{name} validation {goal.words(epoch.quality)}"),
         )
-    store.save(
-        directory,
-        found.net,
-        cfg=stored.cfg,
-        input_shape=stored.input_shape,
-        num_classes=stored.num_classes,
-        pruning_history=stored.pruning_history,
-    )
+    store.save_like(directory, found.net, stored)
     ranges.write(directory, found.ranges)
     after, before = found.fit.best.quality, found.calibrated_quality
     console.say(

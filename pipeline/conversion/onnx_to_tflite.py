@@ -6,7 +6,6 @@ and again here on the finished file, in LiteRT. Shapes: N samples.
 """
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from pipeline import processes
 from pipeline.conversion import candidates, onnx_file, onnx_run, tensorflow_worker
 from pipeline.errors import ConversionError, TargetError
 from pipeline.runtimes import structured
@@ -160,24 +160,15 @@ def _ask(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     work = folder / "work"
     work.mkdir()
     script = Path(tensorflow_worker.__file__).absolute()
-    try:
-        done = subprocess.run(
-            [str(python), "-I", str(script), str(folder / "request.json")],
-            cwd=work,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=TIME_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ConversionError(
-            f"onnx2tf took longer than {TIME_LIMIT_S:g} s and was stopped; is the model this large?"
-        ) from error
-    print(done.stdout, flush=True)  # noqa: T201 - the stage's log
+    too_long = ConversionError(
+        f"onnx2tf took longer than {TIME_LIMIT_S:g} s and was stopped; is the model this large?"
+    )
+    arguments = [str(python), "-I", str(script), str(folder / "request.json")]
+    done = processes.run(arguments, work, (TIME_LIMIT_S, too_long))
+    print(done.stdout, done.stderr, flush=True)  # noqa: T201 - the stage's log
     if done.returncode != 0:
-        last = (done.stdout.strip().splitlines() or ["no message"])[-1]
+        said = f"{done.stdout}\n{done.stderr}".strip()
+        last = (said.splitlines() or ["no message"])[-1]
         raise TargetError(
             f"environment {CONVERT_TENSORFLOW} fails: {last[: candidates.MAX_REASON_LENGTH]}; "
             "run make setup"

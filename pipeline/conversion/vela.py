@@ -10,15 +10,13 @@ import csv
 import io
 import re
 import signal
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import params
+from pipeline import params, processes
 from pipeline.conversion import tflite_graph
 from pipeline.errors import ConversionError, DependencyError
 from pipeline.measurement import Placement
@@ -201,7 +199,10 @@ def _run(content: bytes, cfg: params.Vela) -> tuple[bytes, str, str]:
     with tempfile.TemporaryDirectory(prefix="slipway-") as name:
         folder = Path(name)
         (folder / "model.tflite").write_bytes(content)
-        done = _process(
+        too_long = ConversionError(
+            f"Vela took longer than {TIME_LIMIT_S:g} s and was killed; make the model smaller"
+        )
+        done = processes.run(
             [
                 *(sys.executable, "-m", "ethosu.vela", "model.tflite", "--output-dir", "out"),
                 *("--config", CONFIG_FILE),
@@ -210,29 +211,13 @@ def _run(content: bytes, cfg: params.Vela) -> tuple[bytes, str, str]:
                 *("--memory-mode", cfg.memory_mode),
             ],
             folder,
+            (TIME_LIMIT_S, too_long),
         )
         if done.returncode != 0:
             raise refusal(done.returncode, done.stderr, cfg)
         summary = folder / "out" / f"model_summary_{cfg.system_config}.csv"
         compiled = folder / "out" / "model_vela.tflite"
         return compiled.read_bytes(), summary.read_text(encoding="utf-8"), done.stdout
-
-
-def _process(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            arguments,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIME_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ConversionError(
-            f"Vela took longer than {TIME_LIMIT_S:g} s and was killed; make the model smaller"
-        ) from error
 
 
 def _check_borders(before: Any, after: Any) -> None:

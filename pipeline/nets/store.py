@@ -80,6 +80,27 @@ def save(
     files.write_atomic(directory / DESCRIPTION_NAME, files.encode_json(description))
 
 
+def save_like(
+    directory: Path, net: nn.Module, stored: StoredNet, pruning_history: Sequence[Any] | None = None
+) -> None:
+    """Write a net that was made from a stored one: pruned further, or trained again.
+
+    Args:
+        directory: as `save` takes it.
+        net: what is written.
+        stored: tells how it is built.
+        pruning_history: how it was pruned, where not as ``stored`` was.
+    """
+    save(
+        directory,
+        net,
+        cfg=stored.cfg,
+        input_shape=stored.input_shape,
+        num_classes=stored.num_classes,
+        pruning_history=stored.pruning_history if pruning_history is None else pruning_history,
+    )
+
+
 def describe(cfg: params.Net) -> dict[str, Any]:
     """Return how a net is built, as files say it; an ONNX file is never a net of ours."""
     found: dict[str, Any] = msgspec.to_builtins(cfg)

@@ -6,13 +6,13 @@ refuses the model is permanent and a `ModelRefusedError`.
 
 import json
 import signal
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
-from pipeline import manifest, params
+from pipeline import manifest, params, processes
 from pipeline.errors import TargetError
 from pipeline.runtimes import worker
 from pipeline.targets import tools
@@ -84,7 +84,12 @@ def call(job: Job, command: str, *, time_limit_s: float = TIME_LIMIT_S, **reques
         path.write_text(json.dumps(document), encoding="utf-8")
         # elsewhere than here for a foreign environment, so that it finds its own wheel alone
         home = HOME if environment == tools.BUILD else Path(folder)
-        done = _run([str(python), "-m", MODULE, str(path)], home, command, job, time_limit_s)
+        too_long = TargetError(
+            f"{_where(command, job)}: the worker took longer than {time_limit_s:g} s and was "
+            "killed; close other programs and run dvc repro again"
+        )
+        arguments = [str(python), "-m", MODULE, str(path)]
+        done = processes.run(arguments, home, (time_limit_s, too_long))
         if done.returncode == 0:
             reply = json.loads(result.read_bytes())
             _check_source(reply, environment)
@@ -92,27 +97,7 @@ def call(job: Job, command: str, *, time_limit_s: float = TIME_LIMIT_S, **reques
     raise _failure(done, command, job)
 
 
-def _run(
-    arguments: list[str], home: Path, command: str, job: Job, time_limit_s: float
-) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            arguments,
-            cwd=home,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=time_limit_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise TargetError(
-            f"{_where(command, job)}: the worker took longer than {time_limit_s:g} s and was "
-            "killed; close other programs and run dvc repro again"
-        ) from error
-
-
-def _failure(done: subprocess.CompletedProcess[str], command: str, job: Job) -> TargetError:
+def _failure(done: CompletedProcess[str], command: str, job: Job) -> TargetError:
     where = _where(command, job)
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name

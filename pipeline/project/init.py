@@ -5,7 +5,6 @@ The folder appears complete or not at all.
 
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from contextlib import suppress
@@ -14,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pipeline import inputs, params
+from pipeline import inputs, params, processes
 from pipeline.errors import InputsError, PipelineError
 from pipeline.project import chain, data, schema, settings
 
@@ -140,9 +139,7 @@ def _start_dvc(draft: Path, *, inside_git: bool) -> None:
 
 def _run(command: list[str], folder: Path) -> None:
     try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
-        )
+        done = processes.run(command, folder)
     except FileNotFoundError as error:
         raise PipelineError(f"{command[0]} is not on PATH; install it") from error
     if done.returncode:

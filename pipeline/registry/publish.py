@@ -4,13 +4,12 @@ Reads   dvc.lock, params.yaml and the sources it names; each target's release di
 Writes  the store: every file as a blob, then one release document
 """
 
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from pipeline import files, manifest, measurement, params
+from pipeline import files, manifest, measurement, params, processes
 from pipeline.errors import RegistryError
 from pipeline.manifest import File, Manifest
 from pipeline.measurement import Measurement
@@ -218,18 +217,15 @@ def _put_document(store: Store, wanted: Release) -> Release:
 
 def _commit(project: Path) -> _Commit:
     try:
-        commit = _git(project, "rev-parse", "--verify", "HEAD").strip()
-        return _Commit(commit=commit, dirty=bool(_git(project, "status", "--porcelain")))
+        head = processes.git(project, "rev-parse", "--verify", "HEAD")
+        status = processes.git(project, "status", "--porcelain")
     except FileNotFoundError:
         return _Commit(commit=None, dirty=True, reason="git is not installed")
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.strip().splitlines()
-        return _Commit(commit=None, dirty=True, reason=said[0] if said else "git failed")
-
-
-def _git(project: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(project), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for done in (head, status):
+        if done.returncode:
+            said = done.stderr.strip().splitlines()
+            return _Commit(commit=None, dirty=True, reason=said[0] if said else "git failed")
+    return _Commit(commit=head.stdout.strip(), dirty=bool(status.stdout))
 
 
 def _require_clean(git: _Commit, version: str) -> None:
