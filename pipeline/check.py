@@ -6,10 +6,12 @@ DVC deletes a stage's outs before it runs the command, so what can be known befo
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline import files, params
 from pipeline.compatibility import EVIDENCE
-from pipeline.errors import DataError, DependencyError, PipelineError
+from pipeline.errors import ConversionError, DataError, DependencyError, PipelineError
+from pipeline.runtimes import structured
 from pipeline.runtimes.errors import RunnerError
 from pipeline.targets import tools
 
@@ -23,7 +25,7 @@ def problems(path: Path, environments: Path) -> list[str]:
         return lines
     pins = list(_pins(found))
     # what is not the pinned input is not worth reading
-    code = [] if pins else [*_data_and_net(found), *_metric(found)]
+    code = [] if pins else [*_data_and_net(found), *_metric(found), *_compilers(found)]
     # a metric that cannot be had is found by the net's loss too
     return list(dict.fromkeys([*pins, *_required_tools(found, environments), *code]))
 
@@ -60,7 +62,7 @@ def _tools(p: params.Params, target: params.Target, environments: Path) -> dict[
 
 
 def remarks(p: params.Params, environments: Path) -> Iterator[str]:
-    """Say what is no mistake but better known before: absent tools, evidence short of measured."""
+    """Say what is no mistake but better known before: absent tools, little data, weak evidence."""
     for name, target in p.targets.items():
         found = _tools(p, target, environments)
         absent = [tool for tool, version in found.items() if version == tools.ABSENT]
@@ -72,6 +74,24 @@ def remarks(p: params.Params, environments: Path) -> Iterator[str]:
         evidence = EVIDENCE[target.converter]
         if evidence != "measured":
             yield f"{name} will be {evidence}, not measured: this machine has no such hardware"
+    yield from _small_data(p)
+
+
+def _small_data(p: params.Params) -> Iterator[str]:
+    """Say where a candidate that loses nothing could not show that it keeps the budget."""
+    from pipeline.data import source, splits
+    from pipeline.profiling import intervals, quality
+
+    if not isinstance(quality.judge_of(p.task), quality.Share):
+        return
+    n = len(splits.make(source.read(p.data, p.task.kind), p.data)["validation"].inputs)
+    least = 100 * intervals.paired_share(0, 0, n)[1]
+    short = [name for name, target in p.targets.items() if target.select.max_quality_drop < least]
+    if short:
+        yield (
+            f"{', '.join(short)} will ship fp32 alone: {n} validation samples cannot show a drop "
+            f"below {least:.2f} points, select.max_quality_drop allows less; give more data"
+        )
 
 
 def _data_and_net(p: params.Params) -> Iterator[str]:
@@ -90,17 +110,20 @@ def _try_data_and_net(p: params.Params) -> None:
         raise DependencyError(str(error.name), "build") from error
 
     samples = source.read(p.data, p.task.kind)
-    made = splits.make(samples, p.data)
+    calibration = splits.make(samples, p.data)["calibration"]
     try:
-        tensors = made["calibration"].tensors()
+        tensors = calibration.tensors()
     except RunnerError as error:
         raise DataError(f"data.preprocessing does not fit the samples: {error}") from error
     if p.net.onnx is not None:
-        from pipeline.conversion import from_onnx
+        from pipeline.conversion import from_onnx, onnx_run
 
         few = tensors[:NUM_TRIED]
         adopted = from_onnx.adopt(Path(p.net.onnx), few, p.export.max_abs_error)
         from_onnx.check_classes(adopted.signature, samples.label_names, p.task)
+        found = onnx_run.run(adopted.content, tensors, batch=1)
+        outputs = structured.join(found) if len(found) > 1 else next(iter(found.values()))
+        _try_metric(p.task, outputs, calibration.labels, tensors)
         return
     shape = tensors.shape[1:]
     labels = torch.from_numpy(samples.labels[:1])
@@ -108,6 +131,17 @@ def _try_data_and_net(p: params.Params) -> None:
     net = factory.build(p.net, shape, num_outputs)
     if p.train is not None and p.train.checkpoint is not None:
         store.load_checkpoint(Path(p.train.checkpoint), net)
+    with torch.inference_mode():
+        outputs = net.eval()(torch.from_numpy(tensors)).numpy()
+    _try_metric(p.task, outputs, calibration.labels, tensors)
+
+
+def _try_metric(task: params.Task, outputs: Any, labels: Any, tensors: Any) -> None:
+    """Call the user's metric as `profile` will, with whatever an untrained net says."""
+    from pipeline.profiling import quality
+
+    if task.metric != params.METRICS[task.kind]:
+        quality.judge_of(task).quality(outputs, quality.Truth(labels, tensors))
 
 
 def _metric(p: params.Params) -> Iterator[str]:
@@ -115,6 +149,22 @@ def _metric(p: params.Params) -> Iterator[str]:
     from pipeline.profiling import quality
 
     yield from _problem_of(lambda: quality.judge_of(p.task))
+
+
+def _compilers(p: params.Params) -> Iterator[str]:
+    """Ask the compilers that are installed whether they know the settings they will get."""
+    for name, target in p.targets.items():
+        vela_settings = target.convert.vela
+        if vela_settings is None:
+            continue
+        from pipeline.conversion import vela
+
+        try:
+            vela.check(vela_settings)
+        except DependencyError:
+            continue  # an absent tool is a record of its target
+        except ConversionError as error:
+            yield f"targets.{name}: {error}"
 
 
 def _problem_of(attempt: Callable[[], object]) -> Iterator[str]:

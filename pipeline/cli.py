@@ -80,20 +80,24 @@ def init(
     ] = DEFAULT_TARGETS,
 ) -> None:
     """Write a project of your own: params.yaml, dvc.yaml, thin stages that run this wheel."""
-    from pipeline import check as checks
-    from pipeline import params
+    import shlex
+    import sys
+
+    from pipeline import processes
     from pipeline.project import init as projects
-    from pipeline.targets import tools
 
     request = projects.Request(
         folder, onnx, data, tuple(name.strip() for name in targets.split(",") if name.strip())
     )
     for line in projects.write(request):
         console.terminal.print(line, markup=False)
-    p = params.load(folder / params.FILE_NAME)
-    for line in checks.remarks(p, tools.environments_path()):
-        console.terminal.print(f"Check before you run: {line}", markup=False)
-    console.terminal.print(f"Wrote {folder}/.  Next:  cd {folder} && make run", markup=False)
+    # a process of its own, since paths in params.yaml are read from the project's folder
+    checked = processes.run([sys.executable, "-m", "pipeline.cli", "check"], folder)
+    for line in checked.stderr.splitlines() if checked.returncode else ():
+        console.terminal.print(f"Mend before you run: {line}", markup=False)
+    console.terminal.print(checked.stdout, end="", markup=False)
+    place = shlex.quote(str(folder))
+    console.terminal.print(f"Wrote {folder}/.  Next:  cd {place} && make run", markup=False)
 
 
 @app.command("schema")
@@ -117,6 +121,8 @@ def check(project: Project = Path()) -> None:
     if lines:
         raise typer.Exit(console.EXIT_BAD_INPUT)
     p = params.load(project / params.FILE_NAME)
+    for line in checks.remarks(p, tools.environments_path()):
+        console.say("check", line)
     console.say("check", f"params.yaml, data, {len(p.targets)} targets: ok")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline import check, files
+from pipeline import check, files, params
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,6 +79,61 @@ def test_a_metric_that_changed_since_it_was_pinned_is_one_line(project):
     (line,) = problems(project)
     assert "changed_metric.py" in line
     assert f"task.metric_digest pins {task['metric_digest']}" in line
+
+
+METRICS = {
+    "raises": ("raise KeyError('odd')", " on 128 samples failed: KeyError: 'odd'"),
+    "gives no number": ("return None", " gave None (NoneType) on 128 samples"),
+}
+
+
+@pytest.mark.parametrize(("body", "said"), METRICS.values(), ids=METRICS)
+def test_a_metric_is_tried_before_anything_runs(project, body, said):
+    path = project / f"tried_{body.split()[0]}.py"
+    path.write_text(f"def score(outputs, labels):\n    {body}\n")
+    task = {
+        "kind": "classification", "metric": f"{path.stem}:score", "direction": "higher",
+        "metric_digest": files.digest_file(path),
+    }  # fmt: skip
+    edit(project, lambda values: values.update(task=task))
+    (line,) = problems(project)
+    assert f"task.metric '{path.stem}:score'{said}" in line
+
+
+@pytest.mark.parametrize("num_rows", [400, 1000])
+def test_too_little_data_for_the_budget_is_a_remark(project, num_rows):
+    inputs = np.random.default_rng(0).random((num_rows, 8, 8), np.float32)
+    np.savez(project / "mine.npz", inputs=inputs, labels=np.arange(num_rows) % 4)
+    pin = files.digest_file(project / "mine.npz")
+    steps = [{"step": "add_channel"}, {"step": "channels_first"}]
+
+    def change(values):
+        values["data"] |= {
+            "source": "npz", "path": "mine.npz", "digest": pin, "preprocessing": steps,
+        }  # fmt: skip
+        values["data"]["num_calibration"] = values["quantize"]["int8"]["num_samples"] = 16
+        for target in values["targets"].values():
+            target["convert"]["num_calibration"] = 16
+
+    edit(project, change)
+    found = list(check.remarks(params.load(project / "params.yaml"), ROOT / ".venvs"))
+    expected = (
+        "x86-onnxruntime, x86-litert, linux-tflite-runtime will ship fp32 alone: 122 validation "
+        "samples cannot show a drop below 3.05 points, select.max_quality_drop allows less; give "
+        "more data"
+    )
+    assert found == ([expected] if num_rows == 400 else [])
+
+
+def test_what_a_compiler_does_not_know_is_found_before_anything_runs(project):
+    pytest.importorskip("ethosu.vela", reason="the ethos-u extra is not installed: make setup")
+    presets = yaml.safe_load((ROOT / "pipeline/project/presets.yaml").read_text())
+    board = presets["cortex-m55-ethos-u55"]
+    board["convert"]["vela"]["system_config"] = "Ethos_U55_Nonsense"
+    edit(project, lambda values: values["targets"].update({"board": board}))
+    (line,) = problems(project)
+    assert line.startswith("targets.board: convert.vela.system_config must be one of Ethos_U55_")
+    assert "'Ethos_U55_Nonsense'" in line
 
 
 VECTORS = {
