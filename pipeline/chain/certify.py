@@ -57,14 +57,14 @@ def _certify(
     # an fp32 reference that the target's own runtime lacks kernels for ran elsewhere
     elsewhere = msgspec.structs.replace(target, runtime=reference.runtime)
     reference_outputs = measure.outputs(selected / "reference" / "files", test, elsewhere)
-    outputs = measure.outputs(selected / "artifact" / "files", test, target)
+    by_itself = summary.judged_by(judge, truth, reference_outputs, None)
+    judged = by_itself
+    if chosen.candidate != reference.candidate:
+        outputs = measure.outputs(selected / "artifact" / "files", test, target)
+        judged = summary.judged_by(judge, truth, outputs, reference_outputs)
     return (
-        msgspec.structs.replace(
-            chosen, **summary.judged_by(judge, truth, outputs, reference_outputs)
-        ),
-        msgspec.structs.replace(
-            reference, **summary.judged_by(judge, truth, reference_outputs, None)
-        ),
+        msgspec.structs.replace(chosen, **judged),
+        msgspec.structs.replace(reference, **by_itself),
     )
 
 

@@ -252,3 +252,16 @@ def test_without_labels_quality_is_agreement_with_the_fp32_candidate(run):
     assert int8.quality.value == pytest.approx(100 * int8.agreement.top1_agreement)
     assert int8.drop.value == pytest.approx(100 - int8.quality.value)
     assert found.certified.quality.value == 100 * found.certified.agreement.top1_agreement
+
+
+def test_a_reference_that_ships_is_not_compared_with_itself(passed, workspace, settings, tmp_path):
+    keep_fp32 = msgspec.structs.replace(
+        settings.targets[TARGET], select=params.Select(precision="fp32")
+    )
+    p = msgspec.structs.replace(settings, targets={TARGET: keep_fp32})
+    selected = tmp_path / "selected"
+    select.run(workspace / "converted", passed.out / "profiled", selected, p, TARGET)
+    certify.run(selected, workspace / "test.npz", tmp_path / "certified", p, TARGET)
+    certified = measurement.read(tmp_path / "certified/measurement.json")
+    assert certified.candidate == "two-fp32"
+    assert (certified.quality.value, certified.drop, certified.agreement) == (100, None, None)
