@@ -120,9 +120,13 @@ def _explain(error: msgspec.ValidationError, value: Any, kind: Any, at: Key) -> 
     with suppress(KeyError, IndexError, TypeError):  # ends at something missing: show what holds it
         for index, name in re.findall(r"\[(\d+)\]|\.(\w+)", inner):
             value = value[int(index)] if index else value[name]
-    allowed = _literals(kind)
-    must = f"one of {', '.join(allowed)}" if allowed else rule.replace("`", "")
-    return f"{'.'.join(at)}{inner} must be {must.removeprefix('Expected ')}, got {value!r}"
+    place, rule = f"{'.'.join(at)}{inner}", rule.replace("`", "")
+    if rule.startswith("Object "):  # misses a field, or has one too many
+        return f"{place}: {rule.removeprefix('Object ')}, got {value!r}"
+    # of a step's own setting the rule is msgspec's; its kind lists the steps
+    allowed = _literals(kind) if rule.startswith("Invalid") or not inner else []
+    must = f"one of {', '.join(dict.fromkeys(allowed))}" if allowed else rule
+    return f"{place} must be {must.removeprefix('Expected ')}, got {value!r}"
 
 
 def _all_finite(value: Any) -> bool:

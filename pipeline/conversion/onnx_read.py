@@ -49,7 +49,7 @@ def inlined(path: Path) -> bytes:
 
 def _parse(path: Path) -> onnx.ModelProto:
     if not path.is_file():
-        raise ConversionError(f"there is no file {path}; put it there, or mend net.onnx")
+        raise ConversionError(f"there is no file {path}; put it there, or name another (net.onnx)")
     size = path.stat().st_size
     if size >= LIMIT_BYTES:
         raise ConversionError(f"{path} has {size:,} bytes; {_too_large()}")

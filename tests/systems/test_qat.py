@@ -99,6 +99,7 @@ def root(tmp_path_factory):
         manifest.write(folder / name, model="tiny", stage=name, labels=LABELS, preprocessing=steps)
     yield folder
     sys.path.remove(str(folder))
+    del sys.modules["qat_net"]  # another worker's tests may have been between
 
 
 @pytest.fixture(scope="module")

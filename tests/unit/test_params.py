@@ -95,6 +95,18 @@ REFUSED = {
         ("factor: 0.0625", "factor: .nan"),
         r"data\.preprocessing must hold finite",
     ),
+    "a step's setting out of its range": (
+        ("- {step: resize, height: 32", "- {step: resize, height: -4"),
+        r"data\.preprocessing\[\d\]\.height must be int >= 1, got -4",
+    ),
+    "a step that is not known": (
+        ("- {step: resize,", "- {step: shrink,"),
+        r"preprocessing\[\d\]\.step must be one of scale, normalize, resize, add_channel, ch",
+    ),
+    "a step without its setting": (
+        ("- {step: resize, height: 32,", "- {step: resize,"),
+        r"data\.preprocessing\[\d\]: missing required field height, got \{'step': 'resize'",
+    ),
     "a precision twice": (
         ("[fp32, int8-dynamic, int8-static]", "[fp32, fp32]"),
         r"convert\.precisions: names one twice, got \['fp32', 'fp32'\]",
