@@ -5,15 +5,16 @@ out, in the artifact's own input and output types. Preprocessing, and turning fl
 and back, are not timed.
 
 Each candidate's memory and outputs come from a worker of its own, as many at a time as the machine
-has processors for: nothing is timed in them. Then, one worker at a time, every round starts one
-timing worker a candidate, forwards and backwards by turns (ABBA), so that a drift of the machine
-meets all alike.
+has processors for: nothing is timed in them. Then every round has one timing worker a candidate,
+forwards and backwards by turns (ABBA), so that a drift of the machine meets all alike. They start
+together, and load and run one after another.
 """
 
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -94,9 +95,8 @@ def _first_passes(
     candidates: Sequence[Candidate], bench: Bench, on_step: Callable[[str], None]
 ) -> list[Found]:
     """Get every candidate's outputs and peak memory; several at a time, in the order given."""
-    usable = (os.cpu_count() or 1) // bench.target.profile.num_threads
     found = []
-    with ThreadPoolExecutor(max_workers=max(1, min(usable, MAX_PARALLEL))) as pool:
+    with ThreadPoolExecutor(_num_parallel(bench)) as pool:
         for candidate, each in zip(
             candidates, pool.map(partial(_first_pass, bench=bench), candidates), strict=True
         ):
@@ -119,11 +119,25 @@ def _time_in_rounds(
     running: Sequence[Found], bench: Bench, sample: Path, on_step: Callable[[str], None]
 ) -> None:
     """Append one timing worker's reply a round to each candidate's restarts."""
+    plan, most = bench.preset.plan(), _num_parallel(bench)
     for turn in range(bench.preset.num_restarts):
-        for found in running if turn % 2 == 0 else reversed(running):
-            on_step(f"{found.candidate.name}: latency, round {turn + 1}")
-            job = _job(found.candidate, sample, bench)
-            found.restarts.append(workers.call(job, "time", plan=bench.preset.plan()))
+        order = list(running if turn % 2 == 0 else reversed(running))
+        for group in (order[first : first + most] for first in range(0, len(order), most)):
+            with ExitStack() as stack:
+                jobs = [_job(found.candidate, sample, bench) for found in group]
+                started = [
+                    stack.enter_context(workers.started(job, "time", plan=plan)) for job in jobs
+                ]
+                for worker in started:
+                    worker.wait()  # or it would start beside one that is timed
+                for found, worker in zip(group, started, strict=True):
+                    on_step(f"{found.candidate.name}: latency, round {turn + 1}")
+                    found.restarts.append(worker.result())
+
+
+def _num_parallel(bench: Bench) -> int:
+    usable = (os.cpu_count() or 1) // bench.target.profile.num_threads
+    return max(1, min(usable, MAX_PARALLEL))
 
 
 def _outputs(job: Job) -> tuple[Outputs, int | None]:

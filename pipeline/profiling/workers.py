@@ -5,14 +5,17 @@ refuses the model is permanent and a `ModelRefusedError`.
 """
 
 import json
+import select
 import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import CompletedProcess
+from subprocess import PIPE, Popen, TimeoutExpired
 from typing import Any
 
-from pipeline import manifest, params, processes
+from pipeline import manifest, params
 from pipeline.errors import TargetError
 from pipeline.runtimes import worker
 from pipeline.targets import tools
@@ -24,6 +27,7 @@ TIME_LIMIT_S = 300.0
 # runs.
 HOME = Path(worker.__file__).parents[2]
 MAX_ERROR_LENGTH = 300
+RESULT, STDERR = "result.json", "stderr"  # in a worker's folder
 
 
 class ModelRefusedError(TargetError):
@@ -54,23 +58,77 @@ def job_of(
     return Job(model, described.preprocessing, inputs, target, environments)
 
 
+@dataclass(frozen=True)
+class Worker:
+    """A started worker: it imports its runtime, and uses no processor from there until `result`."""
+
+    process: Popen[str]
+    folder: Path
+    job: Job
+    command: str
+    time_limit_s: float
+
+    def wait(self) -> None:
+        """Wait until it is ready, or has ended before that.
+
+        Raises:
+            TargetError: it takes too long; nothing was measured.
+        """
+        # readable at its first line, or at its end
+        if not select.select([self.process.stdout], [], [], self.time_limit_s)[0]:  # type: ignore[type-var]
+            raise self._too_long()
+
+    def result(self) -> Any:
+        """Let it run its command, and return what that gives.
+
+        Raises:
+            ModelRefusedError: the runtime refuses the model at load.
+            TargetError: anything else; nothing was measured.
+        """
+        self.wait()
+        try:
+            said, _ = self.process.communicate("go\n", timeout=self.time_limit_s)
+        except TimeoutExpired as error:
+            raise self._too_long() from error
+        if self.process.returncode != 0:
+            noise = (self.folder / STDERR).read_text(encoding="utf-8", errors="replace")
+            raise _failure(self.process.returncode, said, noise, self.command, self.job)
+        reply = json.loads((self.folder / RESULT).read_bytes())
+        _check_source(reply, self.job.target.profile.environment)
+        return reply
+
+    def _too_long(self) -> TargetError:
+        return TargetError(
+            f"{_where(self.command, self.job)}: the worker took longer than "
+            f"{self.time_limit_s:g} s and was killed; close other programs and run dvc repro again"
+        )
+
+
 def call(job: Job, command: str, *, time_limit_s: float = TIME_LIMIT_S, **request: Any) -> Any:
-    """Run one command in a worker of its own and return its result.
+    """Run one command in a worker of its own and return its result: `started`, `Worker.result`."""
+    with started(job, command, time_limit_s=time_limit_s, **request) as worker:
+        return worker.result()
+
+
+@contextmanager
+def started(
+    job: Job, command: str, *, time_limit_s: float = TIME_LIMIT_S, **request: Any
+) -> Iterator[Worker]:
+    """Start a worker, which is killed at the end if it still runs.
 
     Args:
         job: what to run, where.
         command: ``time`` or ``outputs``, as in `pipeline.runtimes.worker`.
-        time_limit_s: after this the worker is killed.
+        time_limit_s: for the start, and again for the command.
         request: the command's own settings.
 
     Raises:
-        ModelRefusedError: the runtime refuses the model at load.
-        TargetError: anything else; nothing was measured.
+        TargetError: the target's environment was never made.
     """
     environment = job.target.profile.environment
     python = tools.environment_python(environment, job.environments)
-    with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
-        path, result = Path(folder) / "request.json", Path(folder) / "result.json"
+    with tempfile.TemporaryDirectory(prefix="slipway-") as name:
+        folder = Path(name)
         document = {
             "command": command,
             "runtime": job.target.runtime,
@@ -78,38 +136,44 @@ def call(job: Job, command: str, *, time_limit_s: float = TIME_LIMIT_S, **reques
             "num_threads": job.target.profile.num_threads,
             "inputs": str(job.inputs.absolute()),
             "preprocessing": job.preprocessing,
-            "result": str(result),
+            "result": str(folder / RESULT),
+            "wait": True,
             **request,
         }
+        path = folder / "request.json"
         path.write_text(json.dumps(document), encoding="utf-8")
-        # elsewhere than here for a foreign environment, so that it finds its own wheel alone
-        home = HOME if environment == tools.BUILD else Path(folder)
-        too_long = TargetError(
-            f"{_where(command, job)}: the worker took longer than {time_limit_s:g} s and was "
-            "killed; close other programs and run dvc repro again"
-        )
-        arguments = [str(python), "-m", MODULE, str(path)]
-        done = processes.run(arguments, home, (time_limit_s, too_long))
-        if done.returncode == 0:
-            reply = json.loads(result.read_bytes())
-            _check_source(reply, environment)
-            return reply
-    raise _failure(done, command, job)
+        with (
+            (folder / STDERR).open("w") as noise,  # a pipe would fill up while nobody reads
+            Popen(
+                [str(python), "-m", MODULE, str(path)],
+                # elsewhere than here for a foreign environment: it finds its own wheel alone
+                cwd=HOME if environment == tools.BUILD else folder,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=noise,
+                text=True,
+                errors="replace",
+            ) as process,
+        ):
+            try:
+                yield Worker(process, folder, job, command, time_limit_s)
+            finally:
+                process.kill()
 
 
-def _failure(done: CompletedProcess[str], command: str, job: Job) -> TargetError:
+def _failure(returncode: int, said: str, noise: str, command: str, job: Job) -> TargetError:
     where = _where(command, job)
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
+    if returncode < 0:
+        name = signal.Signals(-returncode).name
         return TargetError(
             f"{where}: the worker was killed by {name}; free memory or close other programs, "
             "and run dvc repro again"
         )
     try:
-        reply = json.loads(done.stdout.splitlines()[-1])
+        reply = json.loads(said.splitlines()[-1])
         line = reply["error"]
     except (IndexError, ValueError, KeyError, TypeError):
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        last = (noise.strip().splitlines() or ["no message"])[-1]
         return TargetError(
             f"{where}: no worker in environment {job.target.profile.environment}: "
             f"{last[:MAX_ERROR_LENGTH]}; run make setup"

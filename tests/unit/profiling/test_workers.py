@@ -1,5 +1,6 @@
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -61,6 +62,19 @@ def test_memory_of_a_larger_model_is_larger(make_artifact, make_inputs, target, 
     if small is None:
         pytest.skip("this kernel does not reset VmHWM")
     assert large - small > 2048 * 2048 * 4 * 0.9  # its weights, float32
+
+
+def test_workers_start_together_and_run_when_they_are_asked(job):
+    with (
+        workers.started(job, "time", plan=QUICK) as asked,
+        workers.started(job, "time", plan=QUICK) as never_asked,
+    ):
+        for worker_ in (asked, never_asked):
+            worker_.wait()
+        assert asked.result()["steady"] is not None
+        assert never_asked.process.poll() is None
+        assert not (never_asked.folder / workers.RESULT).exists()
+    assert never_asked.process.returncode == -signal.SIGKILL
 
 
 def test_outputs_run_every_sample_through_preprocessing(
