@@ -53,8 +53,10 @@ def main() -> None:
     parser.add_argument("--ours", type=Path, help="(internal) run our side in this project")
     chosen = parser.parse_args()
     if chosen.ours:
+        from pipeline import console
+
         ours(chosen.ours)
-        return
+        console.leave(0)  # as a stage does
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         samples(home)

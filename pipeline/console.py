@@ -1,5 +1,6 @@
 """How stages and commands speak: one entry point, one line an error, noise in a log."""
 
+import atexit
 import ctypes
 import os
 import signal
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -22,7 +24,7 @@ terminal = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isa
 
 
 def run_stage(name: str, stage: Callable[[], None]) -> None:
-    """Run a DVC stage: dies with dvc, logs noise, turns a `PipelineError` into its one line."""
+    """Run a DVC stage to its process's end: dies with dvc, logs noise, says errors in one line."""
     die_with_parent()
     try:
         with quiet_libraries(LOG_PATH / f"{name}.log"):
@@ -31,9 +33,22 @@ def run_stage(name: str, stage: Callable[[], None]) -> None:
         if "SLIPWAY_DEBUG" in os.environ:
             raise
         fail(f"{name}: {error}")
+    leave(0)
 
 
-def fail(line: str) -> None:
+def leave(code: int) -> NoReturn:
+    """End this process with all written, but do not take its libraries down.
+
+    What they asked to be called at exit is called; to free torch's or a converter's modules one by
+    one after that takes a second, of every stage.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def fail(line: str) -> NoReturn:
     """Print the one line of an error and exit 2."""
     print(" ".join(line.split()), file=sys.stderr)  # noqa: T201 - the one place that speaks to stderr
     raise SystemExit(EXIT_BAD_INPUT)

@@ -2,7 +2,9 @@
 
 import io
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 from pipeline import console
 
@@ -19,3 +21,19 @@ def test_what_is_said_after_a_stage_goes_to_the_stdout_of_then(tmp_path, monkeyp
     console.say("train", "done")
     assert now.getvalue().split() == ["train", "done"]
     assert (tmp_path / "log").read_text() == "a library's noise\n"
+
+
+def test_a_stage_ends_with_all_said_and_what_libraries_asked_for_done(tmp_path):
+    code = (
+        "import atexit, pathlib, sys\n"
+        "from pipeline import console\n"
+        "atexit.register(pathlib.Path('asked').write_text, 'done')\n"
+        "console.run_stage('train', lambda: (print('noise'), console.say('train', 'trained')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["train", "trained"], "")
+    assert (tmp_path / "asked").read_text() == "done"
+    assert (tmp_path / ".slipway/log/train.log").read_text() == "noise\n"
