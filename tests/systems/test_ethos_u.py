@@ -15,9 +15,10 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+import yaml
 from ai_edge_litert import schema_py_generated as schema
 
-from pipeline import files, manifest, measurement, params
+from pipeline import check, files, manifest, measurement, params
 from pipeline.chain import certify, convert, profile, select
 from pipeline.conversion import tflite_graph, to_ethos_u, vela
 from pipeline.conversion.candidates import Variant
@@ -604,3 +605,16 @@ class TestChain:
         for line in (headline, why):
             assert "p50" not in line
             assert "measured" not in line
+
+
+def test_what_a_compiler_does_not_know_is_found_before_anything_runs(tmp_path, monkeypatch):
+    presets = yaml.safe_load((ROOT / "pipeline/project/presets.yaml").read_text())
+    board = presets["cortex-m55-ethos-u55"]
+    board["convert"]["vela"]["system_config"] = "Ethos_U55_Nonsense"
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["targets"]["board"] = board
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    (line,) = check.problems(tmp_path / "params.yaml", ROOT / ".venvs")
+    assert line.startswith("targets.board: convert.vela.system_config must be one of Ethos_U55_")
+    assert "'Ethos_U55_Nonsense'" in line

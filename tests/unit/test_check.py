@@ -125,17 +125,6 @@ def test_too_little_data_for_the_budget_is_a_remark(project, num_rows):
     assert found == ([expected] if num_rows == 400 else [])
 
 
-def test_what_a_compiler_does_not_know_is_found_before_anything_runs(project):
-    pytest.importorskip("ethosu.vela", reason="the ethos-u extra is not installed: make setup")
-    presets = yaml.safe_load((ROOT / "pipeline/project/presets.yaml").read_text())
-    board = presets["cortex-m55-ethos-u55"]
-    board["convert"]["vela"]["system_config"] = "Ethos_U55_Nonsense"
-    edit(project, lambda values: values["targets"].update({"board": board}))
-    (line,) = problems(project)
-    assert line.startswith("targets.board: convert.vela.system_config must be one of Ethos_U55_")
-    assert "'Ethos_U55_Nonsense'" in line
-
-
 VECTORS = {
     "anomalies for an autoencoder": ("anomaly", "auc", "autoencoder", np.arange(200) % 2),
     "values for a net of one's own": ("regression", "mae", None, np.ones((200, 3), np.float32)),

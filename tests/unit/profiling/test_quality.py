@@ -91,8 +91,8 @@ def test_other_numbers_of_values_are_refused():
 @pytest.fixture
 def autoencoder():
     """Inputs [300, 1, 8], what a net gives back, labels: it gives anomalies back less well."""
-    inputs = GENERATOR.normal(0, 1, (300, 1, 8)).astype(np.float32)
-    blur = (0.5 + 0.2 * LABELS)[:, None, None] * GENERATOR.normal(0, 1, inputs.shape)
+    inputs = np.random.default_rng(1).normal(0, 1, (300, 1, 8)).astype(np.float32)
+    blur = (0.5 + 0.2 * LABELS)[:, None, None] * np.random.default_rng(2).normal(0, 1, inputs.shape)
     return (inputs + blur).astype(np.float32), Truth(LABELS, inputs)
 
 
@@ -108,13 +108,13 @@ def test_an_autoencoder_reports_auc_of_its_reconstruction_errors(autoencoder):
 
 def test_an_autoencoder_that_forgot_its_task_has_a_positive_drop(autoencoder):
     reference, truth = autoencoder
-    blurred = reference + GENERATOR.normal(0, 3, reference.shape).astype(np.float32)
+    blurred = reference + np.random.default_rng(3).normal(0, 3, reference.shape).astype("f4")
     found = judge("anomaly").drop(blurred, reference, truth)
     assert 0 < found.lower < found.value < found.upper
 
 
 def test_an_autoencoder_is_held_against_its_preprocessed_inputs():
-    raw = GENERATOR.integers(0, 255, (5, 4), np.uint8)
+    raw = np.random.default_rng(4).integers(0, 255, (5, 4), np.uint8)
     steps = ({"step": "scale", "factor": 0.5},)
     split = Split(raw, np.array([0, 1, 0, 1, 0]), ("normal", "anomaly"), steps)
     truth = quality.truth_of(params.Task(kind="anomaly", metric="auc"), split)
