@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import console
+from pipeline import cli_targets, console
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ device_app = typer.Typer(help="What is done on the device itself.", no_args_is_h
 app.add_typer(registry_app, name="registry")
 app.add_typer(inputs_app, name="inputs")
 app.add_typer(device_app, name="device")
+app.add_typer(cli_targets.app, name="targets")
 
 EXIT_NOTHING_SHIPS = 3
 EXIT_WORSE = 4

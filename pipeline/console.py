@@ -93,7 +93,7 @@ def say(stage: str, text: str) -> None:
 
 def scaled(value: float, unit: str = "") -> str:
     """Write a count with three digits and a prefix: ``77.4 k``, ``12.5 MB``."""
-    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         # 999.5 and above would be written as 1e+03
         if value >= 0.9995 * factor:
             return f"{value / factor:#.3g}".rstrip(".") + f" {prefix}{unit}"

@@ -3,6 +3,7 @@
 import math
 import re
 import types
+import typing
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,11 @@ def _duplicates(node: Any, at: Key) -> list[tuple[Key, str]]:
 
 def _mismatches(value: Any, kind: Any, at: Key) -> list[tuple[Key, str]]:
     """Check each field on its own, so that one mistake does not hide the next."""
-    kind = _struct_of(kind)
-    if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return _struct_mismatches(value, kind, at)
-    if isinstance(value, dict) and getattr(kind, "__origin__", None) is dict:
-        member = kind.__args__[1]
-        return [m for key, v in value.items() for m in _mismatches(v, member, (*at, str(key)))]
+    struct = _struct_of(kind)
+    if _is_struct(struct) and (value is not None or struct is kind):
+        return _struct_mismatches(value, struct, at)
+    if isinstance(value, dict) and typing.get_origin(kind) is dict:
+        return _table_mismatches(value, kind, at)
     if isinstance(value, list) and not _all_finite(value):
         return [(at, f"{'.'.join(at)} must hold finite numbers only, got {value}")]
     if isinstance(value, float) and not math.isfinite(value):
@@ -92,16 +92,40 @@ def _mismatches(value: Any, kind: Any, at: Key) -> list[tuple[Key, str]]:
 
 def _struct_of(kind: Any) -> Any:
     """Return the struct of ``Struct | None``, whose fields are then checked one by one."""
-    members = set(getattr(kind, "__args__", ())) - {type(None)}
-    if isinstance(kind, types.UnionType) and len(members) == 1:
+    members = set(typing.get_args(kind)) - {type(None)}
+    # of a generic struct the union is typing's own
+    if typing.get_origin(kind) in {types.UnionType, typing.Union} and len(members) == 1:
         return members.pop()
     return kind
 
 
-def _struct_mismatches(
-    value: dict[str, Any], kind: type[msgspec.Struct], at: Key
-) -> list[tuple[Key, str]]:
+def _is_struct(kind: Any) -> bool:
+    """Tell structs, also those of a generic struct's parameter, from all else."""
+    kind = typing.get_origin(kind) or kind
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _table_mismatches(value: dict[Any, Any], kind: Any, at: Key) -> list[tuple[Key, str]]:
+    """Check the names of a table, which may be a closed set, and then what stands under each."""
+    name_kind, member = typing.get_args(kind)
+    found: list[tuple[Key, str]] = []
+    for name, v in value.items():
+        here = (*at, str(name))
+        try:
+            msgspec.convert(name, name_kind)
+        except msgspec.ValidationError:
+            allowed = ", ".join(_literals(name_kind))
+            rule = f"is not known; allowed: {allowed}" if allowed else "must be text as a name"
+            found.append((here, f"{'.'.join(here)} {rule}"))
+        else:
+            found += _mismatches(v, member, here)
+    return found
+
+
+def _struct_mismatches(value: Any, kind: Any, at: Key) -> list[tuple[Key, str]]:
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    if not isinstance(value, dict):
+        return [(at, f"{'.'.join(at)} must be a mapping of {', '.join(fields)}, got {value!r}")]
     found: list[tuple[Key, str]] = []
     for name, member in value.items():
         here = (*at, str(name))
@@ -126,7 +150,20 @@ def _explain(error: msgspec.ValidationError, value: Any, kind: Any, at: Key) -> 
     # of a step's own setting the rule is msgspec's; its kind lists the steps
     allowed = _literals(kind) if rule.startswith("Invalid") or not inner else []
     must = f"one of {', '.join(dict.fromkeys(allowed))}" if allowed else rule
-    return f"{place} must be {must.removeprefix('Expected ')}, got {value!r}"
+    return f"{place} must be {must.removeprefix('Expected ')}, got {value!r}{_hint(rule, value)}"
+
+
+def _hint(rule: str, value: Any) -> str:
+    """Say why ``17.1e9`` is no number: YAML 1.1 wants a point and a sign."""
+    match = re.fullmatch(r"(-?\d+)(\.\d+)?[eE]([-+]?)(\d+)", str(value))
+    if (
+        not isinstance(value, str)
+        or match is None
+        or not rule.startswith(("Expected float", "Expected int"))
+    ):
+        return ""
+    whole, fraction, sign, exponent = match.groups()
+    return f"; to YAML that is text, write {whole}{fraction or '.0'}e{sign or '+'}{exponent}"
 
 
 def _all_finite(value: Any) -> bool:

@@ -37,3 +37,8 @@ def test_a_stage_ends_with_all_said_and_what_libraries_asked_for_done(tmp_path):
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["train", "trained"], "")
     assert (tmp_path / "asked").read_text() == "done"
     assert (tmp_path / ".slipway/log/train.log").read_text() == "noise\n"
+
+
+def test_counts_are_written_with_three_digits_and_a_prefix():
+    written = [console.scaled(value, "OPS") for value in (275e12, 999.6e9, 17.1e9, 77_400, 12)]
+    assert written == ["275 TOPS", "1.00 TOPS", "17.1 GOPS", "77.4 kOPS", "12 OPS"]

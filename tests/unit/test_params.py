@@ -119,6 +119,18 @@ REFUSED = {
         ("model: digits", "model: digits\nmodel: other"),
         r"model stands twice",
     ),
+    "a name that YAML takes for a number": (
+        ("  pruned:\n", "  1:\n"),
+        r"recipes\.1 must be text as a name \(params\.yaml:\d+\)",
+    ),
+    "a number that YAML takes for text": (
+        ("max_abs_error: 0.0001", "max_abs_error: 1e-4"),
+        r"max_abs_error must be float, got str, got '1e-4'; .* text, write 1\.0e-4",
+    ),
+    "a section that is no mapping": (
+        ("export:\n  opset: 20\n  max_abs_error: 0.0001\n", "export: 20\n"),
+        r"export must be a mapping of opset, max_abs_error, got 20",
+    ),
     "a missing section": (
         ("export:\n  opset: 20\n  max_abs_error: 0.0001\n", ""),
         r"export is missing",
