@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import cli_targets, console
+from pipeline import cli_compare, cli_targets, console
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ app.add_typer(device_app, name="device")
 app.add_typer(cli_targets.app, name="targets")
 
 EXIT_NOTHING_SHIPS = 3
-EXIT_WORSE = 4
 
 Project = Annotated[Path, typer.Option(help="The project's folder.")]
 RegistryPath = Annotated[
@@ -282,33 +281,9 @@ def _known_target(target: str, known: list[str]) -> None:
         raise PipelineError(f"target {target!r} is not known; known: {', '.join(known)}")
 
 
-@app.command()
-def diff(
-    against: Annotated[str, typer.Option(help="A git revision, such as origin/main.")],
-    out: Annotated[Path | None, typer.Option(help="Write the table as Markdown.")] = None,
-    tolerance: Annotated[float, typer.Option(min=0, help="Growth that is no matter.")] = 0.05,
-    project: Project = Path(),
-) -> None:
-    """Compare what ships now with what shipped at a revision; exit 4: a target got worse."""
-    import tempfile
-
-    from pipeline import files, params
-    from pipeline.registry import base
-    from pipeline.reporting import difference
-
-    targets = list(params.load(project / params.FILE_NAME).targets)
-    with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
-        fetched = {t: base.fetch(project, against, t, Path(folder) / t) for t in targets}
-        before = {t: difference.read(path) if path else None for t, path in fetched.items()}
-    after = {t: difference.read(project / "models/release" / t) for t in targets}
-    found = difference.compare(before, after, tolerance)
-    text = difference.markdown(found, against)
-    typer.echo(text, nl=False)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        files.write_atomic(out, text.encode())
-    if any(d.verdict in {"worse", "gone"} for d in found):
-        raise typer.Exit(EXIT_WORSE)
+app.command()(cli_compare.compare)
+app.command()(cli_compare.gate)
+app.command()(cli_compare.diff)
 
 
 @app.command()

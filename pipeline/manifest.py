@@ -4,6 +4,7 @@ A manifest states everything that could have changed the bytes and nothing that 
 host, user or absolute path. It is written last: a manifest that exists means a complete directory.
 """
 
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ from pipeline.errors import DigestMismatchError, ManifestError
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
+# What a pull puts beside an artifact's own files.
+BESIDE = ("golden.npz", "measurement.json")
 
 Steps = tuple[dict[str, Any], ...]
 Preprocessing = Steps | dict[str, Steps]
@@ -149,17 +152,22 @@ def read(directory: Path) -> Manifest:
     return decode(path.read_bytes(), str(path))
 
 
-def verify(directory: Path) -> Manifest:
+def verify(directory: Path, beside: Collection[str] = ()) -> Manifest:
     """Read the manifest and compare every byte with it.
+
+    Args:
+        directory: the manifest's own.
+        beside: names that others may have put there, such as `BESIDE`.
 
     Raises:
         DigestMismatchError: naming every extra, missing and mismatching file.
     """
     manifest = read(directory)
     found = scan(directory)
+    extra = found.keys() - manifest.files.keys() - set(beside)
     differences = [
         *(f"missing {name}" for name in sorted(manifest.files.keys() - found.keys())),
-        *(f"extra {name}" for name in sorted(found.keys() - manifest.files.keys())),
+        *(f"extra {name}" for name in sorted(extra)),
         *(
             f"{name} is {found[name].digest[:19]}.., not {manifest.files[name].digest[:19]}.."
             for name in sorted(found.keys() & manifest.files.keys())

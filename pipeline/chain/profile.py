@@ -18,8 +18,8 @@ from pipeline import console, files, manifest, measurement, params
 from pipeline.compatibility import EVIDENCE
 from pipeline.data import splits
 from pipeline.errors import TargetError
-from pipeline.profiling import estimate, golden, measure, quality, summary, unproven
-from pipeline.profiling.bench import PRESETS, Bench, Candidate, Preset
+from pipeline.profiling import estimate, golden, measure, summary, unproven
+from pipeline.profiling.bench import Bench, Candidate, Preset
 from pipeline.profiling.summary import Measured
 from pipeline.targets import device as devices
 from pipeline.targets import tools as toolchain
@@ -47,17 +47,15 @@ def run(
 ) -> None:
     source = manifest.verify(converted)
     split = splits.read(validation)
-    cfg, truth = p.targets[target], quality.truth_of(p.task, split)
-    bench = Bench(
-        target_id=target,
-        target=cfg,
+    cfg = p.targets[target]
+    bench = Bench.of(
+        p,
+        target,
+        validation,
+        split,
         device=_this_machine(device),
-        inputs=validation,
-        labels=truth.labels,
-        preset=preset or PRESETS[cfg.profile.preset],
+        preset=preset,
         environments=environments,
-        judge=quality.judge_of(p.task),
-        tensors=truth.inputs,
     )
     listed = json.loads((converted / CANDIDATES).read_bytes())
     built = [c for c in listed if c["status"] == "built"]

@@ -8,7 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipeline import params
-from pipeline.profiling.quality import ACCURACY, Judge, Truth
+from pipeline.data.splits import Split
+from pipeline.profiling.quality import ACCURACY, Judge, Truth, judge_of, truth_of
 
 NS_PER_S = 1e9
 
@@ -61,6 +62,32 @@ class Bench:
     environments: Path | None = None
     judge: Judge = ACCURACY
     tensors: NDArray[Any] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        p: params.Params,
+        target: str,
+        inputs: Path,
+        split: Split,
+        *,
+        device: Mapping[str, Any],
+        preset: Preset | None = None,
+        environments: Path | None = None,
+    ) -> "Bench":
+        """Make the bench of a project's target on a split, which ``inputs`` is the file of."""
+        cfg, truth = p.targets[target], truth_of(p.task, split)
+        return cls(
+            target_id=target,
+            target=cfg,
+            device=device,
+            inputs=inputs,
+            labels=truth.labels,
+            preset=preset or PRESETS[cfg.profile.preset],
+            environments=environments,
+            judge=judge_of(p.task),
+            tensors=truth.inputs,
+        )
 
     @property
     def truth(self) -> Truth:

@@ -67,10 +67,10 @@ def measure(
         TargetError: a worker failed for a reason that may pass; then nothing is returned.
     """
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
-        sample = _first_sample(bench.inputs, Path(folder))
-        found = _first_passes(candidates, bench, on_step)
+        sample = first_sample(bench.inputs, Path(folder))
+        found = first_passes(candidates, bench, on_step)
         running = [each for each in found if each.outputs is not None]
-        _time_in_rounds(running, bench, sample, on_step)
+        time_in_rounds(running, bench, sample, range(bench.preset.num_restarts), on_step)
     compared = next((each for each in running if each.candidate.name == reference), None)
     return [summary.summarize(each, compared, bench) for each in found]
 
@@ -80,7 +80,7 @@ def num_steps(num_candidates: int, preset: Preset) -> int:
     return num_candidates * (1 + preset.num_restarts)
 
 
-def _first_sample(inputs: Path, folder: Path) -> Path:
+def first_sample(inputs: Path, folder: Path) -> Path:
     """Copy the first raw sample to a file of its own: all that timing needs."""
     path = folder / "sample.npz"
     np.savez(path, inputs=mapped.arrays(str(inputs))["inputs"][:1])
@@ -91,7 +91,7 @@ def _job(candidate: Candidate, inputs: Path, bench: Bench) -> Job:
     return workers.job_of(candidate.artifact, inputs, bench.target, bench.environments)
 
 
-def _first_passes(
+def first_passes(
     candidates: Sequence[Candidate], bench: Bench, on_step: Callable[[str], None]
 ) -> list[Found]:
     """Get every candidate's outputs and peak memory; several at a time, in the order given."""
@@ -115,12 +115,24 @@ def _first_pass(candidate: Candidate, bench: Bench) -> Found:
     return Found(candidate, outputs=values, peak_memory_bytes=peak_memory_bytes)
 
 
-def _time_in_rounds(
-    running: Sequence[Found], bench: Bench, sample: Path, on_step: Callable[[str], None]
+def time_in_rounds(
+    running: Sequence[Found],
+    bench: Bench,
+    sample: Path,
+    turns: range,
+    on_step: Callable[[str], None],
 ) -> None:
-    """Append one timing worker's reply a round to each candidate's restarts."""
+    """Append one timing worker's reply a round to each candidate's restarts.
+
+    Args:
+        running: those that have outputs, in the order of even rounds.
+        bench: where and how long.
+        sample: as `first_sample` wrote it.
+        turns: the rounds' numbers; odd ones go backwards.
+        on_step: called once a worker.
+    """
     plan, most = bench.preset.plan(), _num_parallel(bench)
-    for turn in range(bench.preset.num_restarts):
+    for turn in turns:
         order = list(running if turn % 2 == 0 else reversed(running))
         for group in (order[first : first + most] for first in range(0, len(order), most)):
             with ExitStack() as stack:

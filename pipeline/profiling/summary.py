@@ -68,7 +68,7 @@ def summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
         **identity(found.candidate, bench),
         **_latency(found.restarts),
         **how_good,
-        latency_ratio=_ratio(found, compared) if compared else None,
+        latency_ratio=ratio(found, compared) if compared else None,
         peak_memory_bytes=found.peak_memory_bytes,
         host=_host(found),
         flags=_flags(found.restarts, has_reference=reference is not None),
@@ -162,7 +162,8 @@ def _latency(restarts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _ratio(found: Found, reference: Found) -> Interval:
+def ratio(found: Found, reference: Found) -> Interval:
+    """Return the latency of one to the other's, paired by round."""
     return statistics.ratio_interval(
         [_per_run_ms(restart) for restart in found.restarts],
         [_per_run_ms(restart) for restart in reference.restarts],

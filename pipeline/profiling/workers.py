@@ -53,7 +53,7 @@ def job_of(
     Raises:
         ManifestError: bytes differ from the manifest, or it holds no one file to load.
     """
-    described = manifest.verify(artifact)
+    described = manifest.verify(artifact, manifest.BESIDE)  # it may be one that was pulled
     model = artifact / manifest.model_file(described, str(artifact))
     return Job(model, described.preprocessing, inputs, target, environments)
 

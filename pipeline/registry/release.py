@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from pipeline import files, manifest, measurement, params
+from pipeline import files, manifest, params
 from pipeline.errors import RegistryError
 from pipeline.manifest import File, decode_document
 from pipeline.measurement import Kind
@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 ARTIFACT = "artifact"
 ARTIFACT_MANIFEST = f"{ARTIFACT}/{manifest.FILE_NAME}"
 GOLDEN = "golden.npz"  # not of what never ran
-BESIDE_ARTIFACT = (GOLDEN, measurement.FILE_NAME)
+BESIDE_ARTIFACT = manifest.BESIDE
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):

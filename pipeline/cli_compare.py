@@ -1,0 +1,151 @@
+"""`slipway compare`, `gate` and `diff`: is the second artifact, or what ships now, worse?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline import console
+
+if TYPE_CHECKING:
+    from pipeline.profiling.compare import Comparison
+    from pipeline.reporting.difference import Difference
+
+EXIT_WORSE = 4
+ARTIFACT_HELP = "A candidate of the target, such as dense-int8-static, or an artifact's folder."
+
+
+Tolerance = Annotated[
+    float, typer.Option("--tolerance", min=0, max=1, help="Latency within 1 +- this is no change.")
+]
+MaxRounds = Annotated[
+    int, typer.Option("--max-rounds", min=2, help="After so many it is inconclusive.")
+]
+Project = Annotated[Path, typer.Option("--project", help="The project's folder.")]
+
+
+def compare(
+    before: Annotated[str, typer.Argument(help=ARTIFACT_HELP)],
+    after: Annotated[str, typer.Argument(help=ARTIFACT_HELP)],
+    target: Annotated[str, typer.Option("--target", help="Whose runtime and settings.")],
+    tolerance: Tolerance = 0.02,
+    max_rounds: MaxRounds = 12,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    project: Project = Path(),
+) -> None:
+    """Measure two artifacts beside each other: better, worse, or inconclusive, and how surely."""
+    from pipeline import comparison, files, params
+    from pipeline.profiling import compare as comparing
+
+    bench = comparison.bench_of(project, params.load(project / params.FILE_NAME), target)
+    first, second = (comparison.find(project, target, name) for name in (before, after))
+    with console.quiet_libraries(project / console.LOG_PATH / "compare.log"):
+        with console.track("compare", 2 + 2 * max_rounds) as step:
+            found = comparing.compare(
+                first, second, bench, tolerance_ratio=tolerance, max_rounds=max_rounds, on_step=step
+            )
+        if not as_json:
+            _show(found)
+    if as_json:
+        typer.echo(files.encode_json(found).decode(), nl=False)
+
+
+def gate(
+    registry: Annotated[
+        Path, typer.Option("--registry", envvar="SLIPWAY_REGISTRY", help="The registry's folder.")
+    ] = Path("registry"),
+    version: Annotated[
+        str | None, typer.Option("--version", help="Default: the newest release.")
+    ] = None,
+    tolerance: Tolerance = 0.02,
+    max_rounds: MaxRounds = 12,
+    project: Project = Path(),
+) -> None:
+    """Measure what ships now beside the last release; exit 4: a target got worse, or is gone."""
+    from pipeline import comparison, params
+    from pipeline.errors import RegistryError
+    from pipeline.registry.store import DirectoryStore
+
+    if not registry.is_dir():
+        raise RegistryError(f"registry {registry} is no folder; slipway publish makes one")
+    p = params.load(project / params.FILE_NAME)
+    limits = comparison.Limits(latency_ratio=tolerance, max_rounds=max_rounds)
+    found = []
+    with (
+        console.quiet_libraries(project / console.LOG_PATH / "gate.log"),
+        console.track("gate", len(p.targets) * (2 + 2 * max_rounds)) as step,
+    ):
+        store = DirectoryStore(registry)
+        for row, _ in comparison.against_release(project, p, store, version, limits, step):
+            found.append(row)
+    _show_rows(found)
+    if any(row.verdict in {"worse", "gone"} for row in found):
+        raise typer.Exit(EXIT_WORSE)
+
+
+def diff(
+    against: Annotated[str, typer.Option(help="A git revision, such as origin/main.")],
+    out: Annotated[Path | None, typer.Option(help="Write the table as Markdown.")] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Growth that is no matter.")] = 0.05,
+    project: Project = Path(),
+) -> None:
+    """Compare what ships now with what shipped at a revision; exit 4: a target got worse."""
+    import tempfile
+
+    from pipeline import files, params
+    from pipeline.registry import base
+    from pipeline.reporting import difference
+
+    targets = list(params.load(project / params.FILE_NAME).targets)
+    with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+        fetched = {t: base.fetch(project, against, t, Path(folder) / t) for t in targets}
+        before = {t: difference.read(path) if path else None for t, path in fetched.items()}
+    after = {t: difference.read(project / "models/release" / t) for t in targets}
+    found = difference.compare(before, after, tolerance)
+    text = difference.markdown(found, against)
+    typer.echo(text, nl=False)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(out, text.encode())
+    if any(d.verdict in {"worse", "gone"} for d in found):
+        raise typer.Exit(EXIT_WORSE)
+
+
+def _show_rows(found: "list[Difference]") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("target", "verdict", "why", box=None, pad_edge=False)
+    for row in found:
+        table.add_row(escape(row.target), row.verdict, escape(row.why))
+    console.terminal.print(table)
+
+
+def _show(found: "Comparison") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pipeline.reporting import words
+
+    before, after = found.before, found.after
+    table = Table("", escape(before.candidate), escape(after.candidate), "", box=None)
+    memory = [
+        "absent" if m.peak_memory_bytes is None else words.size(m.peak_memory_bytes)
+        for m in (before, after)
+    ]
+    table.add_row("size", words.size(before.size_bytes), words.size(after.size_bytes), "")
+    table.add_row("peak memory", *memory, "")
+    quality = f"{words.drop(after)} lost: {found.quality}" if found.quality else ""
+    name = before.quality.metric if before.quality else "quality"
+    table.add_row(name, words.quality(before), words.quality(after), escape(quality))
+    latency = f"{words.ratio(after)}: {found.latency}"
+    table.add_row("p50", words.latency(before), words.latency(after), escape(latency))
+    console.terminal.print(table)
+    flags = sorted({*before.flags, *after.flags})
+    console.say(
+        "compare",
+        f"{after.candidate} against {before.candidate} on {after.target}: latency {found.latency} "
+        f"in {after.num_restarts} rounds, tolerance {100 * found.tolerance_ratio:g} %"
+        + (f"; quality {found.quality}, n={after.drop.n}" if after.drop else "")
+        + (f"; flags: {', '.join(flags)}" if flags else ""),
+    )
