@@ -6,7 +6,7 @@ DVC deletes a stage's outs before it runs the command, so what can be known befo
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline import files, params
 from pipeline.compatibility import EVIDENCE
@@ -14,6 +14,9 @@ from pipeline.errors import ConversionError, DataError, DependencyError, Pipelin
 from pipeline.runtimes import structured
 from pipeline.runtimes.errors import RunnerError
 from pipeline.targets import tools
+
+if TYPE_CHECKING:
+    from pipeline.data.splits import Split
 
 NUM_TRIED = 4  # samples through the user's ONNX file: enough to see that it takes them
 
@@ -86,11 +89,16 @@ def _small_data(p: params.Params) -> Iterator[str]:
         return
     n = len(splits.make(source.read(p.data, p.task.kind), p.data)["validation"].inputs)
     least = 100 * intervals.paired_share(0, 0, n)[1]
-    short = [name for name, target in p.targets.items() if target.select.max_quality_drop < least]
+    short = [
+        name
+        for name, target in p.targets.items()
+        if EVIDENCE[target.converter] != "built" and target.select.max_quality_drop < least
+    ]
     if short:
         yield (
-            f"{', '.join(short)} will ship fp32 alone: {n} validation samples cannot show a drop "
-            f"below {least:.2f} points, select.max_quality_drop allows less; give more data"
+            f"{', '.join(short)}: {n} validation samples cannot show a drop below {least:.2f} "
+            "points, select.max_quality_drop allows less; a candidate that only equals fp32 will "
+            "not ship, give more data"
         )
 
 
@@ -110,20 +118,18 @@ def _try_data_and_net(p: params.Params) -> None:
         raise DependencyError(str(error.name), "build") from error
 
     samples = source.read(p.data, p.task.kind)
-    calibration = splits.make(samples, p.data)["calibration"]
+    made = splits.make(samples, p.data)
     try:
-        tensors = calibration.tensors()
+        tensors = made["calibration"].tensors()
     except RunnerError as error:
         raise DataError(f"data.preprocessing does not fit the samples: {error}") from error
     if p.net.onnx is not None:
-        from pipeline.conversion import from_onnx, onnx_run
+        from pipeline.conversion import from_onnx
 
         few = tensors[:NUM_TRIED]
         adopted = from_onnx.adopt(Path(p.net.onnx), few, p.export.max_abs_error)
         from_onnx.check_classes(adopted.signature, samples.label_names, p.task)
-        found = onnx_run.run(adopted.content, tensors, batch=1)
-        outputs = structured.join(found) if len(found) > 1 else next(iter(found.values()))
-        _try_metric(p.task, outputs, calibration.labels, tensors)
+        _try_metric(p.task, made["validation"], adopted.content)
         return
     shape = tensors.shape[1:]
     labels = torch.from_numpy(samples.labels[:1])
@@ -131,17 +137,37 @@ def _try_data_and_net(p: params.Params) -> None:
     net = factory.build(p.net, shape, num_outputs)
     if p.train is not None and p.train.checkpoint is not None:
         store.load_checkpoint(Path(p.train.checkpoint), net)
-    with torch.inference_mode():
-        outputs = net.eval()(torch.from_numpy(tensors)).numpy()
-    _try_metric(p.task, outputs, calibration.labels, tensors)
+    _try_metric(p.task, made["validation"], None)
 
 
-def _try_metric(task: params.Task, outputs: Any, labels: Any, tensors: Any) -> None:
-    """Call the user's metric as `profile` will, with whatever an untrained net says."""
+def _try_metric(task: params.Task, validation: "Split", onnx_file: bytes | None) -> None:
+    """Call the user's metric on the labels that `profile` will judge by.
+
+    The outputs are the ONNX file's for a few samples, again and again; of a net that is still to be
+    trained they are a perfect one's, since a metric need not be defined for nonsense.
+    """
+    import numpy as np
+
     from pipeline.profiling import quality
 
-    if task.metric != params.METRICS[task.kind]:
-        quality.judge_of(task).quality(outputs, quality.Truth(labels, tensors))
+    if task.metric == params.METRICS[task.kind]:
+        return
+    labels, repeated = validation.labels, np.arange(len(validation.labels)) % NUM_TRIED
+    few = validation.tensors(list(range(min(NUM_TRIED, len(labels)))))
+    inputs = few[repeated]
+    if onnx_file is not None:
+        from pipeline.conversion import onnx_run
+
+        found = onnx_run.run(onnx_file, few, batch=1)
+        named = {name: values[repeated] for name, values in found.items()}
+        outputs = structured.join(named) if len(named) > 1 else next(iter(named.values()))
+    elif task.kind == "anomaly":
+        outputs = inputs + labels.reshape(-1, *[1] * (inputs.ndim - 1)).astype(np.float32)
+    elif task.kind == "regression":
+        outputs = labels
+    else:
+        outputs = np.eye(len(validation.label_names), dtype=np.float32)[labels]
+    quality.judge_of(task).quality(outputs, quality.Truth(labels, inputs))
 
 
 def _metric(p: params.Params) -> Iterator[str]:

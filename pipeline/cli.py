@@ -36,6 +36,7 @@ app.add_typer(device_app, name="device")
 app.add_typer(cli_targets.app, name="targets")
 
 EXIT_NOTHING_SHIPS = 3
+CHECK_LIMIT_S = 600.0
 
 Project = Annotated[Path, typer.Option(help="The project's folder.")]
 RegistryPath = Annotated[
@@ -92,7 +93,14 @@ def init(
     for line in projects.write(request):
         console.terminal.print(line, markup=False)
     # a process of its own, since paths in params.yaml are read from the project's folder
-    checked = processes.run([sys.executable, "-m", "pipeline.cli", "check"], folder)
+    too_long = PipelineError(f"the check of {folder} took too long; run slipway check there")
+    command = [sys.executable, "-m", "pipeline.cli", "check"]
+    checked = processes.run(command, folder, (CHECK_LIMIT_S, too_long))
+    if checked.returncode not in (0, console.EXIT_BAD_INPUT):
+        last = (checked.stderr.strip().splitlines() or ["no message"])[-1]
+        raise PipelineError(
+            f"{folder} is written, and slipway check fails there ({checked.returncode}): {last}"
+        )
     for line in checked.stderr.splitlines() if checked.returncode else ():
         console.terminal.print(f"Mend before you run: {line}", markup=False)
     console.terminal.print(checked.stdout, end="", markup=False)
@@ -282,7 +290,6 @@ def _known_target(target: str, known: list[str]) -> None:
 
 
 app.command()(cli_compare.compare)
-app.command()(cli_compare.gate)
 app.command()(cli_compare.diff)
 
 

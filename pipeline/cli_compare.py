@@ -1,4 +1,4 @@
-"""`slipway compare`, `gate` and `diff`: is the second artifact, or what ships now, worse?"""
+"""`slipway compare` and `slipway diff`: is the second artifact, or what ships now, worse?"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +9,6 @@ from pipeline import console
 
 if TYPE_CHECKING:
     from pipeline.profiling.compare import Comparison
-    from pipeline.reporting.difference import Difference
 
 EXIT_WORSE = 4
 ARTIFACT_HELP = "A candidate of the target, such as dense-int8-static, or an artifact's folder."
@@ -19,7 +18,7 @@ Tolerance = Annotated[
     float, typer.Option("--tolerance", min=0, max=1, help="Latency within 1 +- this is no change.")
 ]
 MaxRounds = Annotated[
-    int, typer.Option("--max-rounds", min=2, help="After so many it is inconclusive.")
+    int, typer.Option("--max-rounds", min=2, help="If few decide nothing, take so many.")
 ]
 Project = Annotated[Path, typer.Option("--project", help="The project's folder.")]
 
@@ -50,39 +49,6 @@ def compare(
         typer.echo(files.encode_json(found).decode(), nl=False)
 
 
-def gate(
-    registry: Annotated[
-        Path, typer.Option("--registry", envvar="SLIPWAY_REGISTRY", help="The registry's folder.")
-    ] = Path("registry"),
-    version: Annotated[
-        str | None, typer.Option("--version", help="Default: the newest release.")
-    ] = None,
-    tolerance: Tolerance = 0.02,
-    max_rounds: MaxRounds = 12,
-    project: Project = Path(),
-) -> None:
-    """Measure what ships now beside the last release; exit 4: a target got worse, or is gone."""
-    from pipeline import comparison, params
-    from pipeline.errors import RegistryError
-    from pipeline.registry.store import DirectoryStore
-
-    if not registry.is_dir():
-        raise RegistryError(f"registry {registry} is no folder; slipway publish makes one")
-    p = params.load(project / params.FILE_NAME)
-    limits = comparison.Limits(latency_ratio=tolerance, max_rounds=max_rounds)
-    found = []
-    with (
-        console.quiet_libraries(project / console.LOG_PATH / "gate.log"),
-        console.track("gate", len(p.targets) * (2 + 2 * max_rounds)) as step,
-    ):
-        store = DirectoryStore(registry)
-        for row, _ in comparison.against_release(project, p, store, version, limits, step):
-            found.append(row)
-    _show_rows(found)
-    if any(row.verdict in {"worse", "gone"} for row in found):
-        raise typer.Exit(EXIT_WORSE)
-
-
 def diff(
     against: Annotated[str, typer.Option(help="A git revision, such as origin/main.")],
     out: Annotated[Path | None, typer.Option(help="Write the table as Markdown.")] = None,
@@ -111,23 +77,13 @@ def diff(
         raise typer.Exit(EXIT_WORSE)
 
 
-def _show_rows(found: "list[Difference]") -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("target", "verdict", "why", box=None, pad_edge=False)
-    for row in found:
-        table.add_row(escape(row.target), row.verdict, escape(row.why))
-    console.terminal.print(table)
-
-
 def _show(found: "Comparison") -> None:
     from rich.markup import escape
     from rich.table import Table
 
     from pipeline.reporting import words
 
-    before, after = found.before, found.after
+    before, after, ratio = found.before, found.after, found.ratio
     table = Table("", escape(before.candidate), escape(after.candidate), "", box=None)
     memory = [
         "absent" if m.peak_memory_bytes is None else words.size(m.peak_memory_bytes)
@@ -138,7 +94,7 @@ def _show(found: "Comparison") -> None:
     quality = f"{words.drop(after)} lost: {found.quality}" if found.quality else ""
     name = before.quality.metric if before.quality else "quality"
     table.add_row(name, words.quality(before), words.quality(after), escape(quality))
-    latency = f"{words.ratio(after)}: {found.latency}"
+    latency = f"{ratio.value:.2f} x [{ratio.lower:.2f}..{ratio.upper:.2f}]: {found.latency}"
     table.add_row("p50", words.latency(before), words.latency(after), escape(latency))
     console.terminal.print(table)
     flags = sorted({*before.flags, *after.flags})

@@ -95,7 +95,9 @@ def _row(hardware: "Hardware") -> tuple[str, ...]:
 
 def _peak_int8(hardware: "Hardware") -> str:
     peak = hardware.peak
-    if fact := peak.int8_dense_ops_per_s or peak.int8_ops_per_s:
+    if fact := peak.int8_dense_ops_per_s:
+        return console.scaled(fact.value, "OPS") + " dense"
+    if fact := peak.int8_ops_per_s:
         return console.scaled(fact.value, "OPS")
     if fact := peak.int8_sparse_ops_per_s:
         return console.scaled(fact.value, "OPS") + " sparse"

@@ -43,9 +43,15 @@ def leave(code: int) -> NoReturn:
     one after that takes a second, of every stage.
     """
     atexit._run_exitfuncs()
+    flush()
+    os._exit(code)
+
+
+def flush() -> None:
+    """Write what Python and C's libraries hold back for standard output and error."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    ctypes.CDLL(None).fflush(None)
 
 
 def fail(line: str) -> NoReturn:
@@ -64,8 +70,7 @@ def die_with_parent() -> None:
 def quiet_libraries(log: Path) -> Iterator[None]:
     """Send file descriptors 1 and 2 to the log; `say` and `track` still reach the terminal."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     saved_out, saved_err = os.dup(1), os.dup(2)
     shown = os.fdopen(os.dup(saved_out), "w", buffering=1, encoding="utf-8")
     with log.open("w", encoding="utf-8") as sink:
@@ -76,8 +81,7 @@ def quiet_libraries(log: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         os.dup2(saved_out, 1)
         os.dup2(saved_err, 2)
         terminal._file = previous

@@ -137,6 +137,9 @@ def _struct_mismatches(value: Any, kind: Any, at: Key) -> list[tuple[Key, str]]:
     return found + [(at, f"{'.'.join((*at, name))} is missing") for name in missing]
 
 
+_SEVERAL = ("Expected array", "Expected object")
+
+
 def _explain(error: msgspec.ValidationError, value: Any, kind: Any, at: Key) -> str:
     """Turn msgspec's ``Expected `float` < 1.0 - at `$[0].x``` into key, rule and value."""
     rule, _, inner = str(error).partition(" - at ")
@@ -148,8 +151,13 @@ def _explain(error: msgspec.ValidationError, value: Any, kind: Any, at: Key) -> 
     if rule.startswith("Object "):  # misses a field, or has one too many
         return f"{place}: {rule.removeprefix('Object ')}, got {value!r}"
     # of a step's own setting the rule is msgspec's; its kind lists the steps
-    allowed = _literals(kind) if rule.startswith("Invalid") or not inner else []
-    must = f"one of {', '.join(dict.fromkeys(allowed))}" if allowed else rule
+    allowed = ", ".join(dict.fromkeys(_literals(kind)))
+    must = rule
+    if allowed and rule.startswith("Invalid"):
+        must = f"one of {allowed}"
+    elif allowed and not inner:
+        what = rule.partition(", got ")[0]
+        must = f"{what} of: {allowed}" if rule.startswith(_SEVERAL) else f"one of {allowed}"
     return f"{place} must be {must.removeprefix('Expected ')}, got {value!r}{_hint(rule, value)}"
 
 

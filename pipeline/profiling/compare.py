@@ -1,7 +1,8 @@
-"""Two artifacts on one target: is the second better, worse, or can nobody tell?
+"""Two artifacts on one target: is the second better, worse, unchanged, or can nobody tell?
 
 Quality is paired on identical inputs. Latency is timed in rounds of both, forwards and backwards by
-turns; while its interval decides nothing, rounds are added.
+turns. It is judged twice at most, after few rounds and, if these decide nothing, after all; each
+time by an interval of 97.5 %, so that both looks together err in 5 % of cases at most (Bonferroni).
 """
 
 import tempfile
@@ -16,25 +17,22 @@ from pipeline.measurement import Drop, Interval, Measurement
 from pipeline.profiling import measure, summary
 from pipeline.profiling.bench import Bench, Candidate
 
-Verdict = Literal["better", "worse", "inconclusive"]
+Verdict = Literal["better", "worse", "unchanged", "inconclusive"]
 
-# Two sessions of the same file differ by this much in their medians (measurement.md); less is no
-# difference that a user would feel.
-TOLERANCE_RATIO = 0.02
-MAX_ROUNDS = 12
-MORE_ROUNDS = 2  # forwards and backwards: a drift meets both alike
+CONFIDENCE = 97.5  # %, of each of two looks
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Both measurements and the verdicts on ``after``; what it is against is ``before``.
 
-    ``after`` holds the latency ratio, and the quality drop (absent without labels, or where both
-    are the same file).
+    ``ratio`` is after / before with the interval of `CONFIDENCE` that decided. ``quality`` is None
+    where the task is judged against the fp32 net, which is not among the two.
     """
 
     before: Measurement
     after: Measurement
     tolerance_ratio: float
+    ratio: Interval
     latency: Verdict
     quality: Verdict | None
 
@@ -44,8 +42,8 @@ def compare(
     after: Candidate,
     bench: Bench,
     *,
-    tolerance_ratio: float = TOLERANCE_RATIO,
-    max_rounds: int = MAX_ROUNDS,
+    tolerance_ratio: float,
+    max_rounds: int,
     on_step: Callable[[str], None] = lambda _note: None,
 ) -> Comparison:
     """Measure two artifacts beside each other, as often as it takes.
@@ -53,14 +51,14 @@ def compare(
     Args:
         before: what is compared with.
         after: what the verdicts are on.
-        bench: where, on what, and how much in a round; ``preset.num_restarts`` rounds at least,
-            and an even number.
-        tolerance_ratio: a latency within 1 +- this is no difference.
-        max_rounds: after these an undecided comparison is inconclusive.
+        bench: where, on what, and how much in a round. ``preset.num_restarts`` rounds, made even,
+            are the first look.
+        tolerance_ratio: a latency whose whole interval is within 1 +- this is unchanged.
+        max_rounds: of the second look, 2 at least.
         on_step: called with a short note at each worker.
 
     Raises:
-        TargetError: one of them does not run, or a worker failed.
+        TargetError: one of them does not run, a worker failed, or the machine throttled.
     """
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
         sample = measure.first_sample(bench.inputs, Path(folder))
@@ -68,32 +66,45 @@ def compare(
         for each in found:
             if each.reason is not None:
                 raise TargetError(f"{each.candidate.name} cannot be compared: {each.reason}")
-        done, more = 0, bench.preset.num_restarts + bench.preset.num_restarts % 2
-        while True:
-            measure.time_in_rounds(found, bench, sample, range(done, done + more), on_step)
-            done, more = done + more, MORE_ROUNDS
-            ratio = summary.ratio(found[1], found[0])
-            if is_settled(ratio, tolerance_ratio) or done + more > max_rounds:
+        first = min(bench.preset.num_restarts + bench.preset.num_restarts % 2, max_rounds)
+        for rounds in (range(first), range(first, max_rounds)):
+            measure.time_in_rounds(found, bench, sample, rounds, on_step)
+            ratio = summary.ratio(found[1], found[0], CONFIDENCE)
+            if of_latency(ratio, tolerance_ratio) != "inconclusive":
                 break
     reference, compared = (summary.summarize(each, found[0], bench).measurement for each in found)
-    if compared.kind != "measured":
-        raise TargetError(f"{after.name} cannot be compared: {compared.reason}")
+    for measured in (reference, compared):
+        if measured.kind != "measured":
+            raise TargetError(f"{measured.candidate} cannot be compared: {measured.reason}")
+        if "throttled" in measured.flags:
+            raise TargetError(
+                f"the machine throttled while {measured.candidate} was timed; let it cool, and "
+                "compare again"
+            )
+    quality = of_quality(compared.drop)
+    if bench.judge.needs_reference:
+        quality = None
+        reference, compared = (
+            msgspec.structs.replace(each, quality=None, drop=None) for each in (reference, compared)
+        )
     return Comparison(
         before=reference,
         after=compared,
         tolerance_ratio=tolerance_ratio,
+        ratio=ratio,
         latency=of_latency(ratio, tolerance_ratio),
-        quality=of_quality(compared.drop),
+        quality=quality,
     )
 
 
 def of_latency(ratio: Interval, tolerance_ratio: float) -> Verdict:
-    """Judge latency after / before: only by an interval that lies beyond the tolerance whole."""
+    """Judge latency after / before by its whole interval: beyond the tolerance, or within."""
     if ratio.lower > 1 + tolerance_ratio:
         return "worse"
     if ratio.upper < 1 - tolerance_ratio:
         return "better"
-    return "inconclusive"
+    within = 1 - tolerance_ratio <= ratio.lower and ratio.upper <= 1 + tolerance_ratio
+    return "unchanged" if within else "inconclusive"
 
 
 def of_quality(drop: Drop | None) -> Verdict | None:
@@ -103,9 +114,3 @@ def of_quality(drop: Drop | None) -> Verdict | None:
     if drop.lower > 0:
         return "worse"
     return "better" if drop.upper < 0 else "inconclusive"
-
-
-def is_settled(ratio: Interval, tolerance_ratio: float) -> bool:
-    """Tell whether more rounds can change nothing: decided, or within the tolerance whole."""
-    within = 1 - tolerance_ratio <= ratio.lower and ratio.upper <= 1 + tolerance_ratio
-    return within or of_latency(ratio, tolerance_ratio) != "inconclusive"

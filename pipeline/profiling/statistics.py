@@ -25,8 +25,11 @@ Array = NDArray[np.float64]
 MIN_SAMPLES = {50: 11, 90: 64, 95: 130, 97: 219, 99: 662}
 NUM_RESAMPLES = 2000
 MAX_BLOCKS = 20
-# Two-sided 95 % quantiles of Student's t by degrees of freedom.
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+# Two-sided quantiles of Student's t by confidence in %, then by degrees of freedom from 1 on.
+STUDENT_T = {
+    95.0: (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    97.5: (25.452, 6.205, 4.177, 3.495, 3.163, 2.969, 2.841, 2.752, 2.685, 2.634),
+}
 
 
 def percentile(samples: Sequence[float] | Array, percent: int) -> float | None:
@@ -73,8 +76,10 @@ def median_interval(restarts: Sequence[Array], seed: int) -> Interval:
     return _interval(value, errors, len(restarts))
 
 
-def ratio_interval(candidate: Sequence[Array], reference: Sequence[Array], seed: int) -> Interval:
-    """Return the ratio of medians, candidate to reference, with its 95 % interval.
+def ratio_interval(
+    candidate: Sequence[Array], reference: Sequence[Array], seed: int, confidence: float = 95.0
+) -> Interval:
+    """Return the ratio of medians, candidate to reference, with its interval (confidence in %).
 
     Restart r of both was measured in round r, one soon after the other; what slowed the whole round
     cancels. The value is the geometric mean of the rounds' ratios; the interval as in
@@ -88,7 +93,7 @@ def ratio_interval(candidate: Sequence[Array], reference: Sequence[Array], seed:
         [_log_block_medians(samples) for samples in reference],
         seed,
     )
-    return _interval(value, errors, len(candidate))
+    return _interval(value, errors, len(candidate), confidence)
 
 
 def _log_block_medians(samples: Array) -> Array:
@@ -119,9 +124,10 @@ def _draw_medians(restarts: list[Array], generator: np.random.Generator) -> Arra
     return np.stack([draw(medians) for medians in restarts])
 
 
-def _interval(value: float, errors: Array, num_restarts: int) -> Interval:
+def _interval(value: float, errors: Array, num_restarts: int, confidence: float = 95.0) -> Interval:
     assert num_restarts >= 2, "one restart says nothing about the next"
-    quantile = STUDENT_T[min(num_restarts - 1, len(STUDENT_T)) - 1]
+    quantiles = STUDENT_T[confidence]
+    quantile = quantiles[min(num_restarts - 1, len(quantiles)) - 1]
     widening = math.sqrt(num_restarts / (num_restarts - 1))
     half = quantile * widening * float(errors.std())
     return Interval(value, value * math.exp(-half), value * math.exp(half))

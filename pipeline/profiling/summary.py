@@ -162,12 +162,13 @@ def _latency(restarts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def ratio(found: Found, reference: Found) -> Interval:
-    """Return the latency of one to the other's, paired by round."""
+def ratio(found: Found, reference: Found, confidence: float = 95.0) -> Interval:
+    """Return the latency of one to the other's, paired by round, with its interval."""
     return statistics.ratio_interval(
         [_per_run_ms(restart) for restart in found.restarts],
         [_per_run_ms(restart) for restart in reference.restarts],
         SEED,
+        confidence,
     )
 
 

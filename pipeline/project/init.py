@@ -18,6 +18,7 @@ from pipeline.errors import InputsError, PipelineError
 from pipeline.project import chain, data, schema, settings
 
 ONNX_NAME = "model.onnx"
+LIMIT_S = 120.0  # for git and dvc to make their folders
 COPIED = {"Makefile": "Makefile", "gitignore": ".gitignore", "dvcignore": ".dvcignore"}
 
 
@@ -139,7 +140,10 @@ def _start_dvc(draft: Path, *, inside_git: bool) -> None:
 
 def _run(command: list[str], folder: Path) -> None:
     try:
-        done = processes.run(command, folder)
+        too_long = PipelineError(
+            f"{' '.join(command[:4])} took longer than {LIMIT_S:g} s; try again"
+        )
+        done = processes.run(command, folder, (LIMIT_S, too_long))
     except FileNotFoundError as error:
         raise PipelineError(f"{command[0]} is not on PATH; install it") from error
     if done.returncode:

@@ -81,7 +81,7 @@ def _difference(
 
 def _judge(old: Measurement, new: Measurement, tolerance: float) -> tuple[Verdict, str]:
     """Judge by what has no noise first: size; then quality, then latency."""
-    found = of_size(old, new, tolerance)
+    found = _size(old, new, tolerance)
     return _worst([*found, *_quality(old, new), *_latency(old, new, tolerance)])
 
 
@@ -94,7 +94,7 @@ def _worst(found: Sequence[tuple[Verdict, str]]) -> tuple[Verdict, str]:
     return "unchanged", "within the tolerance"
 
 
-def of_size(old: Measurement, new: Measurement, tolerance: float) -> list[tuple[Verdict, str]]:
+def _size(old: Measurement, new: Measurement, tolerance: float) -> list[tuple[Verdict, str]]:
     """Judge the bytes; none is said within the tolerance."""
     growth = new.size_bytes / old.size_bytes
     if 1 - tolerance <= growth <= 1 + tolerance:

@@ -48,7 +48,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Source(_Section, frozen=True, kw_only=True):
-    """Where facts come from; ``date`` is when it was read or measured.
+    """Where facts come from; ``date`` is when it was measured, read, or else written down here.
 
     ``general_knowledge`` is to be checked before anything relies on it.
     """

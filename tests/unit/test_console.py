@@ -25,18 +25,23 @@ def test_what_is_said_after_a_stage_goes_to_the_stdout_of_then(tmp_path, monkeyp
 
 def test_a_stage_ends_with_all_said_and_what_libraries_asked_for_done(tmp_path):
     code = (
-        "import atexit, pathlib, sys\n"
+        "import atexit, ctypes, pathlib\n"
         "from pipeline import console\n"
         "atexit.register(pathlib.Path('asked').write_text, 'done')\n"
-        "console.run_stage('train', lambda: (print('noise'), console.say('train', 'trained')))\n"
+        "def stage():\n"
+        "    print('noise')\n"
+        "    ctypes.CDLL(None).puts(b'from C')\n"
+        "    console.say('train', 'trained')\n"
+        "console.run_stage('train', stage)\n"
     )
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=buffered | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["train", "trained"], "")
     assert (tmp_path / "asked").read_text() == "done"
-    assert (tmp_path / ".slipway/log/train.log").read_text() == "noise\n"
+    assert (tmp_path / ".slipway/log/train.log").read_text().split("\n") == ["noise", "from C", ""]
 
 
 def test_counts_are_written_with_three_digits_and_a_prefix():

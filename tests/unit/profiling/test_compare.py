@@ -1,5 +1,6 @@
-"""Comparisons of two artifacts: verdicts by intervals alone, rounds while nothing is decided."""
+"""Comparisons of two artifacts: verdicts by intervals alone, two looks at most."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,10 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline import manifest
+from pipeline import manifest, params
 from pipeline.errors import TargetError
 from pipeline.measurement import Drop, Interval
-from pipeline.profiling import compare
+from pipeline.profiling import compare, quality
 from pipeline.profiling.bench import Bench, Candidate, Preset
 
 TINY = Preset(num_restarts=3, warmup_s=0.01, timed_s=0.02, min_samples=6)
@@ -54,20 +55,18 @@ def make_chain(tmp_path_factory):
 
 
 LATENCIES = {
-    "wholly above the tolerance": ((1.05, 1.03, 1.07), "worse", True),
-    "above 1, not above the tolerance": ((1.03, 1.01, 1.05), "inconclusive", False),
-    "wholly below the tolerance": ((0.9, 0.85, 0.97), "better", True),
-    "below 1, not below the tolerance": ((0.97, 0.95, 0.99), "inconclusive", False),
-    "within the tolerance": ((1.0, 0.99, 1.01), "inconclusive", True),
-    "wide": ((1.5, 0.7, 3.0), "inconclusive", False),
+    "wholly above the tolerance": ((1.05, 1.03, 1.07), "worse"),
+    "above 1, not above the tolerance": ((1.03, 1.01, 1.05), "inconclusive"),
+    "wholly below the tolerance": ((0.9, 0.85, 0.97), "better"),
+    "below 1, not below the tolerance": ((0.97, 0.95, 0.99), "inconclusive"),
+    "within the tolerance": ((1.0, 0.99, 1.01), "unchanged"),
+    "wide": ((1.5, 0.7, 3.0), "inconclusive"),
 }
 
 
-@pytest.mark.parametrize(("ratio", "verdict", "settled"), LATENCIES.values(), ids=LATENCIES)
-def test_latency_is_judged_by_its_whole_interval(ratio, verdict, settled):
-    interval = Interval(*ratio)
-    assert compare.of_latency(interval, 0.02) == verdict
-    assert compare.is_settled(interval, 0.02) is settled
+@pytest.mark.parametrize(("ratio", "verdict"), LATENCIES.values(), ids=LATENCIES)
+def test_latency_is_judged_by_its_whole_interval(ratio, verdict):
+    assert compare.of_latency(Interval(*ratio), 0.02) == verdict
 
 
 @pytest.mark.parametrize(
@@ -80,32 +79,46 @@ def test_quality_is_judged_by_whether_its_interval_holds_no_difference(bounds, v
     assert compare.of_quality(None) is None
 
 
+def against(before, after, bench, max_rounds=12, tolerance_ratio=0.02):
+    notes = []
+    found = compare.compare(
+        before, after, bench, tolerance_ratio=tolerance_ratio, max_rounds=max_rounds,
+        on_step=notes.append,
+    )  # fmt: skip
+    assert sum("round" in note for note in notes) == 2 * found.after.num_restarts
+    return found
+
+
 def test_much_more_work_and_wrong_classes_are_worse(bench, make_chain):
-    found = compare.compare(make_chain(0), make_chain(400, WEIGHTS[:, ::-1]), bench)
+    found = against(make_chain(0), make_chain(400, WEIGHTS[:, ::-1]), bench)
     assert (found.latency, found.quality) == ("worse", "worse")
-    assert found.after.latency_ratio.lower > 1.02
+    assert found.ratio.lower > 1.02
     assert found.after.drop.value == 100
     assert found.before.latency_ratio is None
     assert found.after.num_restarts == found.before.num_restarts == 4
-    turned = compare.compare(make_chain(400), make_chain(0), bench)
+    turned = against(make_chain(400), make_chain(0), bench)
     assert (turned.latency, turned.quality) == ("better", "inconclusive")
 
 
-def test_rounds_are_added_while_nothing_is_decided(bench, make_chain):
-    """With no tolerance the same file is never within it: only chance could end this early."""
-    notes = []
+@pytest.mark.parametrize(("max_rounds", "looks"), [(2, {2}), (6, {4, 6})])
+def test_it_is_looked_at_twice_at_most(bench, make_chain, max_rounds, looks):
     same = make_chain(100)
-    found = compare.compare(
-        same, same, bench, tolerance_ratio=0, max_rounds=6, on_step=notes.append
-    )
+    found = against(same, same, bench, max_rounds, tolerance_ratio=0)
+    assert found.after.num_restarts in looks
     if found.latency == "inconclusive":
-        assert found.after.num_restarts == 6
-    rounds = [note for note in notes if "round" in note]
-    assert len(rounds) == 2 * found.after.num_restarts
+        assert found.after.num_restarts == max_rounds
     assert found.quality == "inconclusive"
+
+
+def test_what_is_judged_against_fp32_has_no_quality_without_it(bench, make_chain):
+    judge = quality.judge_of(params.Task(kind="agreement", metric="top1"))
+    unlabelled = dataclasses.replace(bench, labels=None, judge=judge)
+    found = against(make_chain(0), make_chain(400, WEIGHTS[:, ::-1]), unlabelled)
+    assert (found.latency, found.quality) == ("worse", None)
+    assert [m.quality or m.drop for m in (found.before, found.after)] == [None, None]
 
 
 def test_a_model_that_does_not_run_is_named(bench, make_chain, make_artifact):
     odd = Candidate("odd", make_artifact(WEIGHTS, "odd", ("Nonsense", "acme")))
     with pytest.raises(TargetError, match=r"odd cannot be compared: .*Nonsense"):
-        compare.compare(make_chain(0), odd, bench)
+        against(make_chain(0), odd, bench)
