@@ -121,7 +121,7 @@ KNOWN = {
     ],
     "ethos-u55-128": [
         ("peak.int8_dense_ops_per_s", 128e9, "derived"),
-        ("accelerator.clock_hz", 500e6, "measured"),
+        ("accelerator.clock_hz", 500e6, "vendor"),
         ("artifact.accelerator_config", "ethos-u55-128", "general_knowledge"),
     ],
     "jetson-agx-orin-64gb": [
