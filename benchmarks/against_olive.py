@@ -64,7 +64,7 @@ def main() -> None:
         if chosen.part != "five":
             lines += against_olive(home, chosen.pairs)
         if chosen.part != "olive":
-            lines += five_targets(home)
+            lines += ["", *five_targets(home)]
     write(lines)
 
 
