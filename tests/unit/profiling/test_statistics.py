@@ -42,9 +42,19 @@ def test_percentiles_are_numpys(seed, percent):
     assert statistics.percentile(samples, percent) == np.quantile(samples, percent / 100)
 
 
-@pytest.mark.parametrize("df", range(1, len(statistics.STUDENT_T) + 1))
-def test_students_t_is_scipys(df):
-    assert statistics.STUDENT_T[df - 1] == pytest.approx(stats.t.ppf(0.975, df), abs=5e-4)
+@pytest.mark.parametrize("confidence", [95.0, 97.5])
+@pytest.mark.parametrize("df", range(1, 11))
+def test_students_t_is_scipys(confidence, df):
+    quantile = stats.t.ppf((1 + confidence / 100) / 2, df)
+    assert statistics.STUDENT_T[confidence][df - 1] == pytest.approx(quantile, abs=5e-4)
+
+
+def test_a_surer_interval_of_a_ratio_is_wider_about_the_same_value():
+    generator = np.random.default_rng(0)
+    rounds = [[generator.lognormal(size=60) for _ in range(4)] for _ in range(2)]
+    usual, surer = (statistics.ratio_interval(*rounds, 0, level) for level in (95.0, 97.5))
+    assert surer.value == usual.value
+    assert surer.lower < usual.lower < usual.upper < surer.upper
 
 
 def draw(generator, median, rounds, between, within, n=60):
