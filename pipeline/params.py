@@ -13,7 +13,6 @@ from msgspec import Meta
 
 from pipeline import strict_yaml
 from pipeline.compatibility import Converter, Environment, Evidence, Precision, Runtime
-from pipeline.errors import ParamsError
 
 __all__ = ["Converter", "Environment", "Evidence", "Precision", "Runtime"]
 
@@ -325,22 +324,14 @@ def load(path: Path = Path(FILE_NAME)) -> Params:
     Raises:
         ParamsError: naming the first problem; `parse` lists them all.
     """
-    params, problems = parse(path)
-    if params is None or problems:
-        raise ParamsError(problems[0])
-    return params
+    return strict_yaml.sound(parse(path))
 
 
 def parse(path: Path) -> tuple[Params | None, list[str]]:
     """Read params.yaml as ``(params or None, every problem at once, one line each)``."""
-    document = strict_yaml.read(path)
-    problems = document.problems(Params)
-    if problems:
-        return None, problems
-    params = msgspec.convert(document.value, Params)
     from pipeline import rules  # which reads the structs of this module
 
-    return params, [document.locate(*found) for rule in rules.ALL for found in rule(params)]
+    return strict_yaml.parse(path, Params, rules.ALL)
 
 
 def reference_recipes(params: Params) -> list[str]:

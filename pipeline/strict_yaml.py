@@ -4,9 +4,10 @@ import math
 import re
 import types
 import typing
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import yaml
@@ -14,6 +15,8 @@ import yaml
 from pipeline.errors import ParamsError
 
 Key = tuple[str, ...]
+S = TypeVar("S", bound=msgspec.Struct)
+Rule = Callable[[S], Iterable[tuple[Key, str]]]
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -56,6 +59,37 @@ def read(path: Path) -> Document:
     if not isinstance(value, dict):
         raise ParamsError(f"{path} must be a mapping of sections, got {type(value).__name__}")
     return Document(path=path, value=value, root=root)
+
+
+def parse(path: Path, kind: type[S], rules: Iterable[Rule[S]]) -> tuple[S | None, list[str]]:
+    """Read a file as ``(value or None, every problem at once, one line each)``.
+
+    Args:
+        path: the file.
+        kind: its struct.
+        rules: give what its types cannot say; they are asked of a value of the right types.
+
+    Raises:
+        ParamsError: when it cannot be read, is not YAML or is not a mapping.
+    """
+    document = read(path)
+    problems = document.problems(kind)
+    if problems:
+        return None, problems
+    value = msgspec.convert(document.value, kind)
+    return value, [document.locate(*found) for rule in rules for found in rule(value)]
+
+
+def sound(parsed: tuple[S | None, list[str]]) -> S:
+    """Return the value that `parse` read.
+
+    Raises:
+        ParamsError: naming the first problem.
+    """
+    value, problems = parsed
+    if value is None or problems:
+        raise ParamsError(problems[0])
+    return value
 
 
 def _duplicates(node: Any, at: Key) -> list[tuple[Key, str]]:

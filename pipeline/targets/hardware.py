@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from pipeline import strict_yaml
 from pipeline.compatibility import PRECISIONS, Converter, Precision
-from pipeline.errors import ParamsError, TargetError
+from pipeline.errors import TargetError
 from pipeline.params import TARGET_ID, Positive, PositiveFloat
 
 CATALOGUE_PATH = Path(__file__).with_name("catalogue")
@@ -263,10 +263,7 @@ def read(path: Path) -> Hardware:
     Raises:
         ParamsError: naming the first problem; `parse` lists them all.
     """
-    hardware, problems = parse(path)
-    if hardware is None or problems:
-        raise ParamsError(problems[0])
-    return hardware
+    return strict_yaml.sound(parse(path))
 
 
 def parse(path: Path) -> tuple[Hardware | None, list[str]]:
@@ -275,13 +272,7 @@ def parse(path: Path) -> tuple[Hardware | None, list[str]]:
     Raises:
         ParamsError: when it cannot be read, is not YAML or is not a mapping.
     """
-    document = strict_yaml.read(path)
-    problems = document.problems(Hardware)
-    if problems:
-        return None, problems
-    hardware = msgspec.convert(document.value, Hardware)
-    found = [*_file_name(path), *(problem for rule in RULES for problem in rule(hardware))]
-    return hardware, [document.locate(*problem) for problem in found]
+    return strict_yaml.parse(path, Hardware, (lambda _: _file_name(path), *RULES))
 
 
 def facts(hardware: Hardware) -> Iterator[tuple[Key, Sourced]]:
