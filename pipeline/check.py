@@ -3,7 +3,8 @@
 DVC deletes a stage's outs before it runs the command, so what can be known beforehand is said here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,16 +22,30 @@ if TYPE_CHECKING:
 NUM_TRIED = 4  # samples through the user's ONNX file: enough to see that it takes them
 
 
-def problems(path: Path, environments: Path) -> list[str]:
-    """List all problems, one line each; none means that `dvc repro` can start."""
-    found, lines = params.parse(path)
-    if found is None or lines:
-        return lines
-    pins = list(_pins(found))
+@dataclass(frozen=True)
+class Findings:
+    """Lines to print. Without problems `dvc repro` can start; remarks are better known before."""
+
+    params: params.Params | None
+    problems: list[str]
+    remarks: list[str]
+
+
+def examine(path: Path, environments: Path) -> Findings:
+    """Find all problems of a project, and what is no mistake but worth saying."""
+    p, lines = params.parse(path)
+    if p is None or lines:
+        return Findings(p, lines, [])
+    problems = list(_pins(p))
     # what is not the pinned input is not worth reading
-    code = [] if pins else [*_data_and_net(found), *_metric(found), *_compilers(found)]
+    made = {} if problems else _splits(p, problems)
+    problems += _required_tools(p, environments)
+    if made:
+        problems += [*_net(p, made), *_metric(p), *_compilers(p)]
     # a metric that cannot be had is found by the net's loss too
-    return list(dict.fromkeys([*pins, *_required_tools(found, environments), *code]))
+    problems = list(dict.fromkeys(problems))
+    remarks = [] if problems else [*_weak_evidence(p, environments), *_small_data(p, made)]
+    return Findings(p, problems, remarks)
 
 
 def _pins(p: params.Params) -> Iterator[str]:
@@ -64,8 +79,8 @@ def _tools(p: params.Params, target: params.Target, environments: Path) -> dict[
     return tools.versions(target, environments, from_onnx=p.net.onnx is not None)
 
 
-def remarks(p: params.Params, environments: Path) -> Iterator[str]:
-    """Say what is no mistake but better known before: absent tools, little data, weak evidence."""
+def _weak_evidence(p: params.Params, environments: Path) -> Iterator[str]:
+    """Say which targets will not be built, or not measured."""
     for name, target in p.targets.items():
         found = _tools(p, target, environments)
         absent = [tool for tool, version in found.items() if version == tools.ABSENT]
@@ -77,17 +92,15 @@ def remarks(p: params.Params, environments: Path) -> Iterator[str]:
         evidence = EVIDENCE[target.converter]
         if evidence != "measured":
             yield f"{name} will be {evidence}, not measured: this machine has no such hardware"
-    yield from _small_data(p)
 
 
-def _small_data(p: params.Params) -> Iterator[str]:
+def _small_data(p: params.Params, made: "Mapping[str, Split]") -> Iterator[str]:
     """Say where a candidate that loses nothing could not show that it keeps the budget."""
-    from pipeline.data import source, splits
     from pipeline.profiling import intervals, quality
 
     if not isinstance(quality.judge_of(p.task), quality.Share):
         return
-    n = len(splits.make(source.read(p.data, p.task.kind), p.data)["validation"].inputs)
+    n = len(made["validation"].inputs)
     least = 100 * intervals.paired_share(0, 0, n)[1]
     short = [
         name
@@ -102,25 +115,36 @@ def _small_data(p: params.Params) -> Iterator[str]:
         )
 
 
-def _data_and_net(p: params.Params) -> Iterator[str]:
-    """Read the data, split it, build the net once: seconds now instead of minutes later."""
-    yield from _problem_of(lambda: _try_data_and_net(p))
+def _splits(p: params.Params, problems: list[str]) -> "dict[str, Split]":
+    """Read the data and split it; what is wrong with it joins the problems, and none is given."""
+    try:
+        from pipeline.data import source, splits
+
+        return splits.make(source.read(p.data, p.task.kind), p.data)
+    except ImportError as error:
+        problems.append(str(DependencyError(str(error.name), "build")))
+    except PipelineError as error:
+        problems.append(str(error))
+    return {}
 
 
-def _try_data_and_net(p: params.Params) -> None:
+def _net(p: params.Params, made: "Mapping[str, Split]") -> Iterator[str]:
+    """Build the net once: seconds now instead of minutes later."""
+    yield from _problem_of(lambda: _try_net(p, made))
+
+
+def _try_net(p: params.Params, made: "Mapping[str, Split]") -> None:
     try:
         import torch
 
-        from pipeline.data import source, splits
         from pipeline.nets import factory, store
         from pipeline.training import objective
     except ImportError as error:
         raise DependencyError(str(error.name), "build") from error
 
-    samples = source.read(p.data, p.task.kind)
-    made = splits.make(samples, p.data)
+    calibration = made["calibration"]
     try:
-        tensors = made["calibration"].tensors()
+        tensors = calibration.tensors()
     except RunnerError as error:
         raise DataError(f"data.preprocessing does not fit the samples: {error}") from error
     if p.net.onnx is not None:
@@ -128,12 +152,12 @@ def _try_data_and_net(p: params.Params) -> None:
 
         few = tensors[:NUM_TRIED]
         adopted = from_onnx.adopt(Path(p.net.onnx), few, p.export.max_abs_error)
-        from_onnx.check_classes(adopted.signature, samples.label_names, p.task)
+        from_onnx.check_classes(adopted.signature, calibration.label_names, p.task)
         _try_metric(p.task, made["validation"], adopted.content)
         return
     shape = tensors.shape[1:]
-    labels = torch.from_numpy(samples.labels[:1])
-    num_outputs = objective.of(p.task).num_outputs(shape, labels, samples.label_names)
+    labels = torch.from_numpy(calibration.labels[:1])
+    num_outputs = objective.of(p.task).num_outputs(shape, labels, calibration.label_names)
     net = factory.build(p.net, shape, num_outputs)
     if p.train is not None and p.train.checkpoint is not None:
         store.load_checkpoint(Path(p.train.checkpoint), net)

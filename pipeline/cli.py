@@ -123,15 +123,14 @@ def check(project: Project = Path()) -> None:
     from pipeline import params
     from pipeline.targets import tools
 
-    lines = checks.problems(project / params.FILE_NAME, tools.environments_path())
-    for line in lines:
+    found = checks.examine(project / params.FILE_NAME, tools.environments_path())
+    for line in found.problems:
         typer.echo(line, err=True)
-    if lines:
+    if found.params is None or found.problems:
         raise typer.Exit(console.EXIT_BAD_INPUT)
-    p = params.load(project / params.FILE_NAME)
-    for line in checks.remarks(p, tools.environments_path()):
+    for line in found.remarks:
         console.say("check", line)
-    console.say("check", f"params.yaml, data, {len(p.targets)} targets: ok")
+    console.say("check", f"params.yaml, data, {len(found.params.targets)} targets: ok")
 
 
 @app.command()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline import check, files, params
+from pipeline import check, files
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,17 @@ def edit(project, change):
 
 
 def problems(project):
-    return check.problems(project / "params.yaml", ROOT / ".venvs")
+    return check.examine(project / "params.yaml", ROOT / ".venvs").problems
+
+
+def judge_by(project, path):
+    """Let the project's metric be the function ``score`` of a file; return its task."""
+    task = {
+        "kind": "classification", "metric": f"{path.stem}:score", "direction": "higher",
+        "metric_digest": files.digest_file(path),
+    }  # fmt: skip
+    edit(project, lambda values: values.update(task=task))
+    return task
 
 
 def test_the_default_project_has_no_problem(project):
@@ -46,7 +56,7 @@ def test_problems_of_pins_and_required_tools_are_listed_together(project):
         values["targets"]["linux-tflite-runtime"]["required"] = True
 
     edit(project, change)
-    found = check.problems(project / "params.yaml", project / "no-environments")
+    found = check.examine(project / "params.yaml", project / "no-environments").problems
     assert len(found) == 2
     assert "train.checkpoint" in found[0]
     assert (
@@ -57,11 +67,7 @@ def test_problems_of_pins_and_required_tools_are_listed_together(project):
 def test_a_metric_that_does_not_import_is_found_before_anything_runs(project):
     path = project / "broken_metric.py"
     path.write_text("import nothing_of_this_name\n")
-    task = {
-        "kind": "classification", "metric": "broken_metric:score", "direction": "higher",
-        "metric_digest": files.digest_file(path),
-    }  # fmt: skip
-    edit(project, lambda values: values.update(task=task))
+    judge_by(project, path)
     (line,) = problems(project)
     assert "task.metric 'broken_metric:score': import of broken_metric failed: Module" in line
 
@@ -69,11 +75,7 @@ def test_a_metric_that_does_not_import_is_found_before_anything_runs(project):
 def test_a_metric_that_changed_since_it_was_pinned_is_one_line(project):
     path = project / "changed_metric.py"
     path.write_text("def score(outputs, labels):\n    return 1.0\n")
-    task = {
-        "kind": "classification", "metric": "changed_metric:score", "direction": "higher",
-        "metric_digest": files.digest_file(path),
-    }  # fmt: skip
-    edit(project, lambda values: values.update(task=task))
+    task = judge_by(project, path)
     assert problems(project) == []
     path.write_text("def score(outputs, labels):\n    return 100.0\n")
     (line,) = problems(project)
@@ -96,11 +98,7 @@ def score(outputs, labels):
 def test_a_metric_that_only_a_trained_net_satisfies_is_no_problem(project):
     path = project / "sensitive_metric.py"
     path.write_text(SENSITIVE)
-    task = {
-        "kind": "classification", "metric": "sensitive_metric:score", "direction": "higher",
-        "metric_digest": files.digest_file(path),
-    }  # fmt: skip
-    edit(project, lambda values: values.update(task=task))
+    judge_by(project, path)
     assert problems(project) == []
 
 
@@ -114,11 +112,7 @@ METRICS = {
 def test_a_metric_is_tried_before_anything_runs(project, body, said):
     path = project / f"tried_{body.split()[0]}.py"
     path.write_text(f"def score(outputs, labels):\n    {body}\n")
-    task = {
-        "kind": "classification", "metric": f"{path.stem}:score", "direction": "higher",
-        "metric_digest": files.digest_file(path),
-    }  # fmt: skip
-    edit(project, lambda values: values.update(task=task))
+    judge_by(project, path)
     (line,) = problems(project)
     assert f"task.metric '{path.stem}:score'{said}" in line
 
@@ -139,7 +133,7 @@ def test_too_little_data_for_the_budget_is_a_remark(project, num_rows):
             target["convert"]["num_calibration"] = 16
 
     edit(project, change)
-    found = list(check.remarks(params.load(project / "params.yaml"), ROOT / ".venvs"))
+    found = check.examine(project / "params.yaml", ROOT / ".venvs").remarks
     expected = (
         "x86-onnxruntime, x86-litert, linux-tflite-runtime: 122 validation samples cannot show a "
         "drop below 3.05 points, select.max_quality_drop allows less; a candidate that only equals "
