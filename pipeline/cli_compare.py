@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline import console
+from pipeline.errors import InputsError, TargetError
 
 if TYPE_CHECKING:
+    from pipeline.profiling.bench import Bench, Candidate
     from pipeline.profiling.compare import Comparison
 
 EXIT_WORSE = 4
@@ -33,11 +35,11 @@ def compare(
     project: Project = Path(),
 ) -> None:
     """Measure two artifacts beside each other: better, worse, or inconclusive, and how surely."""
-    from pipeline import comparison, files, params
+    from pipeline import files
     from pipeline.profiling import compare as comparing
 
-    bench = comparison.bench_of(project, params.load(project / params.FILE_NAME), target)
-    first, second = (comparison.find(project, target, name) for name in (before, after))
+    bench = _bench(project, target)
+    first, second = (_find(project, target, name) for name in (before, after))
     with console.quiet_libraries(project / console.LOG_PATH / "compare.log"):
         with console.track("compare", 2 + 2 * max_rounds) as step:
             found = comparing.compare(
@@ -47,6 +49,58 @@ def compare(
             _show(found)
     if as_json:
         typer.echo(files.encode_json(found).decode(), nl=False)
+
+
+def _bench(project: Path, target: str) -> "Bench":
+    """Make the bench of a target on the project's validation split and this machine.
+
+    Raises:
+        TargetError: no such target, or nothing of it is measured on this machine.
+        InputsError: the validation split is not here.
+    """
+    from pipeline import params
+    from pipeline.compatibility import EVIDENCE
+    from pipeline.data import splits
+    from pipeline.profiling.bench import Bench
+    from pipeline.targets import device
+
+    p = params.load(project / params.FILE_NAME)
+    if target not in p.targets:
+        known = ", ".join(p.targets)
+        raise TargetError(f"{target!r} is no target of params.yaml; there is {known}")
+    evidence = EVIDENCE[p.targets[target].converter]
+    if evidence != "measured":
+        raise TargetError(
+            f"{target} is {evidence} on this machine, and only what is measured can be measured "
+            "again; slipway report has its figures"
+        )
+    inputs = project / "models/data/validation.npz"
+    if not inputs.is_file():
+        raise InputsError(f"{inputs} is not here; run dvc repro prepare, or dvc pull")
+    machine = device.describe()
+    machine["fingerprint"] = device.fingerprint(machine)
+    return Bench.of(p, target, inputs, splits.read(inputs), device=machine)
+
+
+def _find(project: Path, target: str, name: str) -> "Candidate":
+    """Find an artifact by its candidate id in the project, or by its folder.
+
+    Raises:
+        InputsError: there is none, with the ids that there are.
+    """
+    from pipeline import manifest
+    from pipeline.profiling.bench import Candidate
+    from pipeline.registry import release
+
+    converted = project / "models/converted" / target
+    for folder in (converted / name, Path(name), Path(name) / release.ARTIFACT):
+        if (folder / manifest.FILE_NAME).is_file() and manifest.read(folder).signature is not None:
+            return Candidate(name, folder)
+    known = sorted(path.name for path in converted.glob("*") if path.is_dir())
+    raise InputsError(
+        f"{name!r} is no artifact: neither a folder with a manifest nor a candidate of {target} "
+        f"({', '.join(known) or 'none is converted here: run dvc repro'})"
+    )
 
 
 def diff(

@@ -81,25 +81,16 @@ def _difference(
 
 def _judge(old: Measurement, new: Measurement, tolerance: float) -> tuple[Verdict, str]:
     """Judge by what has no noise first: size; then quality, then latency."""
-    found = _size(old, new, tolerance)
-    return _worst([*found, *_quality(old, new), *_latency(old, new, tolerance)])
-
-
-def _worst(found: Sequence[tuple[Verdict, str]]) -> tuple[Verdict, str]:
-    """Return the worst of single verdicts, with all that say so."""
+    found: list[tuple[Verdict, str]] = []
+    growth = new.size_bytes / old.size_bytes
+    if growth > 1 + tolerance or growth < 1 - tolerance:
+        found.append(("worse" if growth > 1 else "better", f"size {growth:.2f} x"))
+    found += [*_quality(old, new), *_latency(old, new, tolerance)]
     for verdict in ("worse", "inconclusive", "better"):
         reasons = [why for said, why in found if said == verdict]
         if reasons:
             return verdict, "; ".join(reasons)
     return "unchanged", "within the tolerance"
-
-
-def _size(old: Measurement, new: Measurement, tolerance: float) -> list[tuple[Verdict, str]]:
-    """Judge the bytes; none is said within the tolerance."""
-    growth = new.size_bytes / old.size_bytes
-    if 1 - tolerance <= growth <= 1 + tolerance:
-        return []
-    return [("worse" if growth > 1 else "better", f"size {growth:.2f} x")]
 
 
 def _quality(old: Measurement, new: Measurement) -> list[tuple[Verdict, str]]:
