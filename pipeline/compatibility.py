@@ -15,7 +15,10 @@ Runtime = Literal["onnxruntime", "litert", "tflite_runtime", "openvino", "tflite
 # CPUs that have it). fp16-weights: stored in 16 bits, computed in 32.
 Precision = Literal["fp32", "bf16", "fp16", "fp16-weights", "int8-dynamic", "int8-static"]
 Evidence = Literal["measured", "emulated", "estimated", "built"]
-Environment = Literal["build", "device-tflite"]
+Environment = Literal["build", "device-tflite", "emulated-aarch64"]
+# Environments whose interpreter runs under an emulator: outputs are the other instruction set's,
+# times and memory are nobody's.
+EMULATED: tuple[Environment, ...] = ("emulated-aarch64",)
 
 PRECISIONS: dict[Converter, tuple[Precision, ...]] = {
     "to_onnxruntime": ("fp32", "int8-dynamic", "int8-static"),
@@ -34,9 +37,9 @@ RUNTIMES: dict[Converter, tuple[Runtime, ...]] = {
     "to_tensorrt_bundle": ("tensorrt",),
 }
 ENVIRONMENTS: dict[Runtime, tuple[Environment, ...]] = {
-    "onnxruntime": ("build",),
+    "onnxruntime": ("build", "emulated-aarch64"),
     "litert": ("build",),
-    "tflite_runtime": ("device-tflite",),
+    "tflite_runtime": ("device-tflite", "emulated-aarch64"),
     "openvino": ("build",),
     "tflite_micro": ("build",),
     "tensorrt": ("build",),

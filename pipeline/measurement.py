@@ -15,6 +15,8 @@ FILE_NAME = "measurement.json"
 Kind = Literal["measured", "emulated", "estimated", "built", "not_measured"]
 # Weakest evidence last; a target's `accept` names the weakest that may ship.
 KINDS: tuple[Kind, ...] = ("measured", "emulated", "estimated", "built", "not_measured")
+# As MLPerf Inference defines them (arXiv:1911.02549, table 3).
+Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -86,6 +88,53 @@ class Agreement(msgspec.Struct, frozen=True):
     top1_agreement: float | None
 
 
+class Layer(msgspec.Struct, frozen=True, kw_only=True):
+    """One operator as the runtime ran it: its median time a request, or a compiler's cycles."""
+
+    name: str
+    operator: str
+    time_ms: float | None = None
+    num_cycles: int | None = None
+    num_macs: int | None = None
+    provider: str | None = None  # what executed it, where the runtime says so
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What one scenario gave beside SingleStream; ``latency_ms`` is of a query.
+
+    ``queries_per_s`` is what was asked for (Server), ``throughput_per_s`` the samples that were
+    done. Percentiles are absent below their sample count, as everywhere.
+    """
+
+    scenario: Scenario
+    batch_size: int = 1
+    num_streams: int = 1
+    num_threads: int = 1
+    samples_per_query: int = 1
+    queries_per_s: float | None = None
+    num_queries: int
+    latency_ms: Latency = Latency()
+    throughput_per_s: float
+    reason: str | None = None  # why it is not what was asked for
+    flags: tuple[str, ...] = ()
+
+
+class Energy(msgspec.Struct, frozen=True, kw_only=True):
+    """Energy of one request above idle, and what it rests on.
+
+    ``kind`` says where the meter sits: a ``modelled`` figure is never compared with others.
+    """
+
+    value_mj: float
+    meter: str
+    kind: Literal["rail", "package", "wall", "modelled"]
+    window_s: float
+    num_runs: int
+    idle_w: float | None = None
+    busy_w: float | None = None
+    flags: tuple[str, ...] = ()
+
+
 class Placement(msgspec.Struct, frozen=True):
     """Where a compiler put the operators: on the accelerator, or ``fallback`` on the CPU."""
 
@@ -114,7 +163,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     runtime_version: str | None = None
     num_threads: int | None = None
-    scenario: Literal["SingleStream"] = "SingleStream"
+    scenario: Scenario = "SingleStream"
     num_restarts: int = 0
     num_warmup: int = 0
     num_samples: int = 0
@@ -125,14 +174,15 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     load_ms: float | None = None
     first_ms: float | None = None
     peak_memory_bytes: int | None = None
-    energy_mj: float | None = None
-    energy_meter: str | None = None
+    energy: Energy | None = None
     size_bytes: int
     quality: Quality | None = None
     drop: Drop | None = None
     agreement: Agreement | None = None
     placement: Placement | None = None
     num_cycles: int | None = None
+    layers: tuple[Layer, ...] = ()
+    loads: tuple[Load, ...] = ()
     host: dict[str, Any] = {}
     flags: tuple[str, ...] = ()
 

@@ -264,12 +264,81 @@ class Convert(_Section, frozen=True, kw_only=True):
     tensorrt: TensorRT | None = None
 
 
-class Profile(_Section, frozen=True, kw_only=True):
-    """How a target is measured. ``environment`` names one of the project's virtual environments."""
+class Scenario(_Section, frozen=True, kw_only=True):
+    """A load beside SingleStream, which is always measured; as MLPerf Inference defines them.
 
-    preset: Literal["quick"] = "quick"
+    ``queries_per_s`` is of Server (Poisson arrivals), ``samples_per_query`` of MultiStream.
+    ``num_streams`` sessions run at once, each with ``num_threads`` of the target.
+    """
+
+    scenario: Literal["MultiStream", "Server", "Offline"]
+    batch_size: Positive = 1
+    num_streams: Positive = 1
+    samples_per_query: Positive = 8
+    queries_per_s: PositiveFloat | None = None
+
+
+class Sweep(_Section, frozen=True, kw_only=True):
+    """Offline throughput at every combination."""
+
+    batch_size: tuple[Positive, ...] = (1,)
+    num_threads: tuple[Positive, ...] = (1,)
+    num_streams: tuple[Positive, ...] = (1,)
+
+
+class EnergyMeter(_Section, frozen=True, kw_only=True):
+    """Which meter energy is read from; ``port`` is of a serial one.
+
+    ``modelled`` is busy time times the hardware's power in the catalogue, which ``hardware`` names.
+    """
+
+    meter: Literal["rapl", "nvml", "ina", "serial", "modelled"]
+    port: str | None = None
+    window_s: Annotated[float, Meta(ge=10)] = 10.0
+
+
+class Profile(_Section, frozen=True, kw_only=True):
+    """How a target is measured. ``environment`` names one of the project's virtual environments.
+
+    ``layers`` asks for times of single operators, in a pass of its own, where the runtime has them.
+    """
+
+    preset: Literal["quick", "ci", "official"] = "quick"
     num_threads: Positive = 1
     environment: Environment = "build"
+    layers: bool = False
+    scenarios: tuple[Scenario, ...] = ()
+    sweep: Sweep | None = None
+    energy: EnergyMeter | None = None
+
+
+class Ssh(_Section, frozen=True, kw_only=True, tag="ssh", tag_field="transport"):
+    """A board by OpenSSH; its host key must be known, and a key or an agent must open it.
+
+    ``host`` is as ssh takes it (``user@host`` or a name of its configuration); ``folder`` is on the
+    board, relative to the home there; ``runner`` a program on the board that speaks the runner
+    protocol (docs/runner-protocol.md), instead of our own, which ``python`` runs.
+    """
+
+    host: Annotated[str, Meta(pattern=r"^[^-\s][^\s]*$")]
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    identity: str | None = None
+    known_hosts: str | None = None
+    python: str = "python3"
+    runner: str | None = None
+    folder: str = ".cache/slipway"
+
+
+class Adb(_Section, frozen=True, kw_only=True, tag="adb", tag_field="transport"):
+    """An Android device by adb; ``python`` or a ``runner`` that speaks the protocol is there."""
+
+    serial: Annotated[str, Meta(pattern=r"^[^-\s][^\s]*$")]
+    python: str = "python3"
+    runner: str | None = None
+    folder: str = "/data/local/tmp/slipway"
+
+
+Connection = Ssh | Adb
 
 
 class Select(_Section, frozen=True, kw_only=True):
@@ -282,7 +351,7 @@ class Select(_Section, frozen=True, kw_only=True):
     """
 
     precision: Precision | None = None
-    objective: Literal["latency", "size"] = "latency"
+    objective: Literal["latency", "size", "energy"] = "latency"
     accept: Evidence = "measured"
     max_quality_drop: Annotated[float, Meta(ge=0)] = 2.0
     max_latency_ms: PositiveFloat | None = None
@@ -292,11 +361,17 @@ class Select(_Section, frozen=True, kw_only=True):
 
 
 class Target(_Section, frozen=True, kw_only=True):
-    """Hardware with the runtime it will use. ``required`` fails the build if it cannot ship."""
+    """Hardware with the runtime it will use. ``required`` fails the build if it cannot ship.
+
+    ``hardware`` is an id of the catalogue or a YAML file of the user's own. ``connection`` is where
+    such a device answers; without one the target's ``profile.environment`` runs here.
+    """
 
     converter: Converter
     runtime: Runtime
     required: bool = False
+    hardware: str | None = None
+    connection: Connection | None = None
     convert: Convert
     profile: Profile
     select: Select
