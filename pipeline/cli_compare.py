@@ -59,16 +59,15 @@ def _bench(project: Path, target: str) -> "Bench":
         InputsError: the validation split is not here.
     """
     from pipeline import params
-    from pipeline.compatibility import EVIDENCE
     from pipeline.data import splits
     from pipeline.profiling.bench import Bench
-    from pipeline.targets import device
+    from pipeline.transports import probe
 
     p = params.load(project / params.FILE_NAME)
     if target not in p.targets:
         known = ", ".join(p.targets)
         raise TargetError(f"{target!r} is no target of params.yaml; there is {known}")
-    evidence = EVIDENCE[p.targets[target].converter]
+    evidence = p.targets[target].evidence
     if evidence != "measured":
         raise TargetError(
             f"{target} is {evidence} on this machine, and only what is measured can be measured "
@@ -77,8 +76,7 @@ def _bench(project: Path, target: str) -> "Bench":
     inputs = project / "models/data/validation.npz"
     if not inputs.is_file():
         raise InputsError(f"{inputs} is not here; run dvc repro prepare, or dvc pull")
-    machine = device.describe()
-    machine["fingerprint"] = device.fingerprint(machine)
+    machine = probe.of(p.targets[target]).device
     return Bench.of(p, target, inputs, splits.read(inputs), device=machine)
 
 

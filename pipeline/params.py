@@ -12,7 +12,15 @@ import msgspec
 from msgspec import Meta
 
 from pipeline import strict_yaml
-from pipeline.compatibility import Converter, Environment, Evidence, Precision, Runtime
+from pipeline.compatibility import (
+    EMULATED,
+    EVIDENCE,
+    Converter,
+    Environment,
+    Evidence,
+    Precision,
+    Runtime,
+)
 
 __all__ = ["Converter", "Environment", "Evidence", "Precision", "Runtime"]
 
@@ -375,6 +383,13 @@ class Target(_Section, frozen=True, kw_only=True):
     convert: Convert
     profile: Profile
     select: Select
+
+    @property
+    def evidence(self) -> Evidence:
+        """The strongest evidence that can be had of it from here."""
+        found = EVIDENCE[self.converter]
+        emulated = self.connection is None and self.profile.environment in EMULATED
+        return "emulated" if found == "measured" and emulated else found
 
 
 class Params(_Section, frozen=True, kw_only=True):

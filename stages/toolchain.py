@@ -1,4 +1,4 @@
-"""Stage ``toolchain``: which tools are installed, which machine this is. Never fails."""
+"""Stage ``toolchain``: which tools are installed, which machines measure. Never fails."""
 
 from pipeline.chain import toolchain
 

@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 
 from pipeline import console, files, manifest, measurement, params
-from pipeline.compatibility import EVIDENCE
 from pipeline.data import splits
 from pipeline.errors import TargetError
 from pipeline.profiling import estimate, golden, measure, summary, unproven
 from pipeline.profiling.bench import Bench, Candidate, Preset
 from pipeline.profiling.summary import Measured
-from pipeline.targets import device as devices
 from pipeline.targets import tools as toolchain
+from pipeline.transports import probe
 
 CANDIDATES = "candidates.json"
 # By the strongest evidence that can be had here of a converter's files.
 METHODS: dict[str, Callable[..., list[Measured]]] = {
     "measured": measure.measure,
+    "emulated": measure.measure,
     "built": unproven.measure,
     "estimated": estimate.measure,
 }
@@ -53,7 +53,7 @@ def run(
         target,
         validation,
         split,
-        device=_this_machine(device),
+        device=_same_machine(device, cfg),
         preset=preset,
         environments=environments,
     )
@@ -80,11 +80,12 @@ def run(
     _say(target, [found.measurement for found in measured])
 
 
-def _this_machine(path: Path) -> dict[str, Any]:
+def _same_machine(path: Path, target: params.Target) -> dict[str, Any]:
+    """Return the recorded description of the target's device, which must be what it still is."""
     recorded: dict[str, Any] = json.loads(path.read_bytes())
-    if recorded.get("fingerprint") != devices.fingerprint(devices.describe()):
+    if recorded.get("fingerprint") != probe.of(target).device["fingerprint"]:
         raise TargetError(
-            f"{path} describes another machine ({recorded.get('cpu_model')}); "
+            f"{path} describes another machine ({recorded.get('cpu_model', 'unreachable')}); "
             "run dvc repro, which describes this one first"
         )
     return recorded
@@ -94,15 +95,17 @@ def _measure(
     candidates: Sequence[Candidate], reference: str, bench: Bench, installed: dict[str, str]
 ) -> list[Measured]:
     """Measure all, or say of all that the runtime is absent."""
-    evidence = EVIDENCE[bench.target.converter]
+    evidence = bench.target.evidence
     tool = toolchain.runtime_tool(bench.target)
     absent = installed.get(tool, toolchain.ABSENT) == toolchain.ABSENT
     if absent and evidence != "built":  # that a file was built needs no runtime to be said
         environment = bench.target.profile.environment
         remedy = toolchain.remedy(tool, environment)
         reason = f"{tool} is absent in environment {environment}; {remedy}"
+        if bench.target.connection is not None:
+            reason = f"{tool} is absent on the device; install it there"
         return [Measured(summary.not_measured(c, reason, bench), {}, None) for c in candidates]
-    total = measure.num_steps(len(candidates), bench.preset)
+    total = measure.num_steps(len(candidates), bench)
     with console.track("profile", total) as step:
         return METHODS[evidence](candidates, reference, bench, step)
 
@@ -124,9 +127,11 @@ def _say(target: str, measurements: Sequence[measurement.Measurement]) -> None:
     num_measured = sum(m.kind == "measured" for m in measurements)
     num_built = sum(m.kind == "built" for m in measurements)
     num_estimated = sum(m.kind == "estimated" for m in measurements)
+    num_emulated = sum(m.kind == "emulated" for m in measurements)
     built = f", {num_built} built and not measured" if num_built else ""
     estimated = f", {num_estimated} estimated" if num_estimated else ""
-    said = f"{num_measured} of {len(measurements)} measured{built}{estimated}{best}"
+    emulated = f", {num_emulated} emulated" if num_emulated else ""
+    said = f"{num_measured} of {len(measurements)} measured{built}{estimated}{emulated}{best}"
     console.say("profile", f"{target}: {said}")
 
 

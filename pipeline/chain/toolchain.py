@@ -1,31 +1,73 @@
-"""Stage ``toolchain``: which tools are installed, which machine this is. Never fails.
+"""Stage ``toolchain``: which tools are installed, which machines measure. Never fails.
 
-Reads   params.yaml [targets]; the installed distributions; this machine
-Writes  models/toolchain/ {slipway.json, T/{tools.json, device.json} for each target T}
+Reads   params.yaml [targets]; the installed distributions; this machine, and the connected devices,
+        each for a second at most; what those said the last time
+Writes  models/toolchain/ {slipway.json, T/{tools.json, device.json} for each target T}; what
+        connected devices said, to be remembered
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline import console, files, params
 from pipeline.targets import device, tools
 
+if TYPE_CHECKING:
+    from pipeline.transports.probe import Probe
 
-def run(out: Path, p: params.Params, environments: Path) -> None:
+KNOWN_DEVICES = Path(".slipway/devices")
+
+
+def run(out: Path, p: params.Params, environments: Path, known: Path) -> None:
     out.mkdir(parents=True)
     files.write_atomic(out / "slipway.json", files.encode_json(tools.own_version()))
     machine = device.describe()
     machine["fingerprint"] = device.fingerprint(machine)
+    probes = _ask(p, known)
     for name, target in p.targets.items():
         folder = out / name
         folder.mkdir(parents=True)
-        found = tools.versions(target, environments, from_onnx=p.net.onnx is not None)
+        probe = probes.get(name)
+        found = tools.versions(
+            target,
+            environments,
+            from_onnx=p.net.onnx is not None,
+            runtimes=probe.runtimes if probe and probe.unreachable is None else None,
+        )
         files.write_atomic(folder / "tools.json", files.encode_json(found))
-        files.write_atomic(folder / "device.json", files.encode_json(machine))
+        described = probe.device if probe else machine
+        files.write_atomic(folder / "device.json", files.encode_json(described))
+
+
+def _ask(p: params.Params, known: Path) -> "dict[str, Probe]":
+    """Describe the devices that are not this machine, all at once."""
+    elsewhere = {
+        name: target
+        for name, target in p.targets.items()
+        if target.connection is not None or target.evidence == "emulated"
+    }
+    if not elsewhere:
+        return {}
+    from pipeline.transports import probe  # numpy comes with it
+
+    with ThreadPoolExecutor(len(elsewhere)) as pool:
+        asked = {
+            name: pool.submit(probe.remembered, target, known / f"{name}.json")
+            for name, target in elsewhere.items()
+        }
+        found = {name: each.result() for name, each in asked.items()}
+    for name, each in found.items():
+        if each.unreachable is not None:
+            console.say("toolchain", f"{name}: {each.unreachable}")
+    return found
 
 
 def main() -> None:
     """Run the stage on the project in the current folder."""
     console.run_stage(
         "toolchain",
-        lambda: run(Path("models/toolchain"), params.load(), tools.environments_path()),
+        lambda: run(
+            Path("models/toolchain"), params.load(), tools.environments_path(), KNOWN_DEVICES
+        ),
     )

@@ -90,6 +90,11 @@ class Bench:
         )
 
     @property
+    def is_timed(self) -> bool:
+        """Tell whether times taken there are those of the target."""
+        return self.target.evidence != "emulated"
+
+    @property
     def truth(self) -> Truth:
         """What outputs are held against."""
         return Truth(self.labels, self.tensors)

@@ -98,8 +98,8 @@ def _outputs(
 ) -> tuple[Outputs, dict[str, Any]]:
     job = workers.job_of(candidate.artifact, bench.inputs, target, bench.environments)
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
-        path = Path(folder) / "outputs.npz"
-        reply = workers.call(job, "outputs", outputs=str(path))
+        path = Path(folder) / workers.OUTPUTS
+        reply = workers.outputs(job, path)
         with np.load(path, allow_pickle=False) as arrays:
             return arrays["outputs"], reply
 

@@ -7,7 +7,8 @@ and back, are not timed.
 Each candidate's memory and outputs come from a worker of its own, as many at a time as the machine
 has processors for: nothing is timed in them. Then every round has one timing worker a candidate,
 forwards and backwards by turns (ABBA), so that a drift of the machine meets all alike. They start
-together, and load and run one after another.
+together, and load and run one after another. Where an emulator runs the target there are no rounds,
+and memory is nobody's: its figures are ``emulated``.
 """
 
 import os
@@ -17,13 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline import params
 from pipeline.profiling import summary, workers
 from pipeline.profiling.agreement import Outputs
-from pipeline.profiling.bench import Bench, Candidate, Preset
+from pipeline.profiling.bench import Bench, Candidate
 from pipeline.profiling.summary import Found, Measured
 from pipeline.profiling.workers import Job, ModelRefusedError
 from pipeline.runtimes import mapped, structured
@@ -70,14 +72,15 @@ def measure(
         sample = first_sample(bench.inputs, Path(folder))
         found = first_passes(candidates, bench, on_step)
         running = [each for each in found if each.outputs is not None]
-        time_in_rounds(running, bench, sample, range(bench.preset.num_restarts), on_step)
+        if bench.is_timed:
+            time_in_rounds(running, bench, sample, range(bench.preset.num_restarts), on_step)
     compared = next((each for each in running if each.candidate.name == reference), None)
     return [summary.summarize(each, compared, bench) for each in found]
 
 
-def num_steps(num_candidates: int, preset: Preset) -> int:
+def num_steps(num_candidates: int, bench: Bench) -> int:
     """Return how often `measure` calls ``on_step`` when all candidates can be measured."""
-    return num_candidates * (1 + preset.num_restarts)
+    return num_candidates * (1 + (bench.preset.num_restarts if bench.is_timed else 0))
 
 
 def first_sample(inputs: Path, folder: Path) -> Path:
@@ -107,12 +110,12 @@ def first_passes(
 
 def _first_pass(candidate: Candidate, bench: Bench) -> Found:
     try:
-        values, peak_memory_bytes = _outputs(_job(candidate, bench.inputs, bench))
+        values, reply = _outputs(_job(candidate, bench.inputs, bench))
     except ModelRefusedError as error:
         return Found(candidate, reason=str(error))
     if not structured.finite_rows(values).all():
         return Found(candidate, reason="its outputs hold NaN or inf")
-    return Found(candidate, outputs=values, peak_memory_bytes=peak_memory_bytes)
+    return Found(candidate, outputs=values, reply=reply)
 
 
 def time_in_rounds(
@@ -138,7 +141,7 @@ def time_in_rounds(
             with ExitStack() as stack:
                 jobs = [_job(found.candidate, sample, bench) for found in group]
                 started = [
-                    stack.enter_context(workers.started(job, "time", plan=plan)) for job in jobs
+                    stack.enter_context(workers.started(job, "latency", plan=plan)) for job in jobs
                 ]
                 for worker in started:
                     worker.wait()  # or it would start beside one that is timed
@@ -148,15 +151,17 @@ def time_in_rounds(
 
 
 def _num_parallel(bench: Bench) -> int:
-    usable = (os.cpu_count() or 1) // bench.target.profile.num_threads
+    there = bench.device if bench.target.connection else {}
+    num_cores = there.get("num_cores") or os.cpu_count() or 1
+    usable = num_cores // bench.target.profile.num_threads
     return max(1, min(usable, MAX_PARALLEL))
 
 
-def _outputs(job: Job) -> tuple[Outputs, int | None]:
-    """Return the outputs, and the peak of the memory that the model adds, in bytes."""
+def _outputs(job: Job) -> tuple[Outputs, dict[str, Any]]:
+    """Return the outputs, and the worker's reply."""
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
-        path = Path(folder) / "outputs.npz"
-        reply = workers.call(job, "outputs", outputs=str(path))
+        path = Path(folder) / workers.OUTPUTS
+        reply = workers.outputs(job, path)
         with np.load(path, allow_pickle=False) as arrays:
             values: Outputs = arrays["outputs"]
-    return values, reply["peak_memory_bytes"]
+    return values, reply

@@ -31,7 +31,7 @@ class Found:
 
     candidate: Candidate
     outputs: Outputs | None = None
-    peak_memory_bytes: int | None = None
+    reply: dict[str, Any] = field(default_factory=dict)
     reason: str | None = None
     restarts: list[dict[str, Any]] = field(default_factory=list)
 
@@ -63,13 +63,15 @@ def summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
         )
     except ParityError as error:
         return Measured(not_measured(found.candidate, str(error), bench), {}, None)
+    if not found.restarts:
+        return Measured(_emulated(found, reference, how_good, bench), {}, found.outputs)
     measurement = Measurement(
         kind="measured",
         **identity(found.candidate, bench),
         **_latency(found.restarts),
         **how_good,
         latency_ratio=ratio(found, compared) if compared else None,
-        peak_memory_bytes=found.peak_memory_bytes,
+        peak_memory_bytes=found.reply["peak_memory_bytes"],
         host=_host(found),
         flags=_flags(found.restarts, has_reference=reference is not None),
     )
@@ -79,6 +81,21 @@ def summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
     }
     samples["runs_per_sample"] = np.array([r["runs_per_sample"] for r in found.restarts], np.int64)
     return Measured(measurement, samples, found.outputs)
+
+
+def _emulated(
+    found: Found, reference: Found | None, how_good: dict[str, Any], bench: Bench
+) -> Measurement:
+    """Record what an emulator can tell: outputs. Its times and memory are not the target's."""
+    assert bench.target.evidence == "emulated", "what runs natively is timed"
+    return Measurement(
+        kind="emulated",
+        **identity(found.candidate, bench),
+        **how_good,
+        runtime_version=found.reply["facts"]["version"],
+        host={"facts": found.reply["facts"], "python": found.reply["python"]},
+        flags=() if reference is not None else ("no_reference",),
+    )
 
 
 def not_measured(candidate: Candidate, reason: str, bench: Bench) -> Measurement:

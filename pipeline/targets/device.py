@@ -1,43 +1,19 @@
-"""What this machine is, as far as it decides a model's speed; nothing that boots change."""
+"""Which machine measures: this one, or the one that an emulator plays; and its fingerprint."""
 
-import os
-import platform
-from pathlib import Path
+import re
+import shutil
+import subprocess
 from typing import Any
 
 from pipeline import files
+from pipeline.compatibility import Environment
+from pipeline.runtimes.machine import describe
 
-CPU_INFO = Path("/proc/cpuinfo")
-# Flags that kernels of the runtimes choose between; all others may differ without a change in
-# speed.
-ISA_FLAGS = frozenset(
-    """
-    amx_bf16 amx_int8 amx_tile avx avx2 avx512_bf16 avx512_fp16 avx512_vnni avx512bw avx512dq
-    avx512f avx512vl avx_vnni avx_vnni_int8 f16c fma sse4_1 sse4_2 ssse3
-    asimd asimddp asimdhp bf16 fphp i8mm neon sve sve2 vfpv4
-    """.split()  # noqa: SIM905 - two architectures read better as words: x86, then ARM
-)
-MODEL_KEYS = ("model name", "Model", "Hardware", "cpu model", "uarch", "CPU part")
+__all__ = ["describe", "emulated", "fingerprint"]
 
-
-def describe(cpu_info: str | None = None) -> dict[str, Any]:
-    """Return the machine's identity.
-
-    Args:
-        cpu_info: text as in /proc/cpuinfo; None reads this machine's.
-    """
-    if cpu_info is None:
-        cpu_info = CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.is_file() else ""
-    fields = _fields(cpu_info)
-    flags = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()
-    model = next((fields[key] for key in MODEL_KEYS if fields.get(key)), None)
-    return {
-        "arch": platform.machine(),
-        "cpu_model": model or platform.processor() or "unknown",
-        "isa_flags": sorted(ISA_FLAGS & set(flags)),
-        "num_cores": os.cpu_count() or 1,
-        "accelerator": "none",
-    }
+EMULATORS: dict[Environment, tuple[str, str]] = {
+    "emulated-aarch64": ("aarch64", "qemu-aarch64-static")
+}
 
 
 def fingerprint(device: dict[str, Any]) -> str:
@@ -46,11 +22,21 @@ def fingerprint(device: dict[str, Any]) -> str:
     return files.digest_bytes(files.encode_json(facts))
 
 
-def _fields(cpu_info: str) -> dict[str, str]:
-    """Read ``key : value`` lines; of several cores the first one counts."""
-    fields: dict[str, str] = {}
-    for line in cpu_info.splitlines():
-        key, separator, value = line.partition(":")
-        if separator:
-            fields.setdefault(key.strip(), value.strip())
-    return fields
+def emulated(environment: Environment) -> dict[str, Any]:
+    """Describe the machine that an environment's emulator plays: the same on every host."""
+    arch, program = EMULATORS[environment]
+    return {
+        "accelerator": "none",
+        "arch": arch,
+        "cpu_model": f"emulated by {program} {_version(program)}",
+        "isa_flags": [],
+        "num_cores": 1,
+    }
+
+
+def _version(program: str) -> str:
+    if shutil.which(program) is None:
+        return "(absent)"
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    found = re.search(r"version (\S+)", said.stdout)
+    return found.group(1) if found else "(unknown)"

@@ -7,6 +7,7 @@ folder.
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.compatibility import Converter, Runtime
 from pipeline.errors import TargetError
 
 ABSENT = "absent"
+UNREACHABLE = "unreachable"  # the device that would know does not answer
 BUILD = "build"
 ENVIRONMENTS_VARIABLE = "SLIPWAY_ENVIRONMENTS"
 ENVIRONMENTS_PATH = Path(".venvs")
@@ -126,15 +128,26 @@ def converter_tools(converter: Converter, *, from_onnx: bool = False) -> dict[st
 
 
 def versions(
-    target: params.Target, environments: Path, *, from_onnx: bool = False
+    target: params.Target,
+    environments: Path,
+    *,
+    from_onnx: bool = False,
+    runtimes: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Return the version, or ``absent``, of every distribution that the target's tools are."""
+    """Return the version, or ``absent``, of every distribution that the target's tools are.
+
+    Of a target with a connection the runtime's is what its device said, ``runtimes``; or
+    ``unreachable``, where that is None.
+    """
     wanted = converter_tools(target.converter, from_onnx=from_onnx)
-    wanted[runtime_tool(target)] = target.profile.environment
-    return {
-        tool: version(tool, environment, environments) or ABSENT
-        for tool, environment in sorted(wanted.items())
-    }
+    found = {tool: version(tool, where, environments) or ABSENT for tool, where in wanted.items()}
+    tool = runtime_tool(target)
+    if target.connection is None:
+        found[tool] = version(tool, target.profile.environment, environments) or ABSENT
+    else:
+        there = {} if runtimes is None else runtimes
+        found[tool] = there.get(target.runtime, UNREACHABLE if runtimes is None else ABSENT)
+    return dict(sorted(found.items()))
 
 
 def runtime_tool(target: params.Target) -> str:

@@ -135,7 +135,7 @@ def test_facts_say_what_runs(runtime, num_threads, model_artifact, images, envir
         environments_of(runtime),
     )  # fmt: skip
     plan = {"warmup_ns": 0, "timed_ns": 0, "min_samples": 4}
-    found = workers.call(job, "time", plan=plan)
+    found = workers.call(job, "latency", plan=plan)
     facts = found["facts"]
     assert (facts["runtime"], facts["num_threads"]) == (runtime, num_threads)
     assert facts["version"][0].isdigit()

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_every_target_gets_its_tools_and_this_machine(tmp_path):
     p = params.load(ROOT / "params.yaml")
-    stage.run(tmp_path / "out", p, tmp_path / "no-environments")
+    stage.run(tmp_path / "out", p, tmp_path / "no-environments", tmp_path / "known")
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made == {*p.targets, "slipway.json"}
     for name in p.targets:
@@ -26,7 +26,7 @@ def test_every_target_gets_its_tools_and_this_machine(tmp_path):
 def test_it_writes_the_same_bytes_again(tmp_path):
     p = params.load(ROOT / "params.yaml")
     for name in ("first", "second"):
-        stage.run(tmp_path / name, p, tmp_path)
+        stage.run(tmp_path / name, p, tmp_path, tmp_path / "known")
     for path in (tmp_path / "first").rglob("*.json"):
         assert (tmp_path / "second" / path.relative_to(tmp_path / "first")).read_bytes() == (
             path.read_bytes()

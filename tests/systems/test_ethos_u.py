@@ -316,7 +316,7 @@ class TestDamagedFiles:
         )
         job = workers.job_of(tmp_path / "a", tmp_path / "inputs.npz", target)
         with pytest.raises(ModelRefusedError) as caught:
-            workers.call(job, "outputs", outputs=str(tmp_path / "outputs.npz"))
+            workers.outputs(job, tmp_path / "outputs.npz")
         line = str(caught.value)
         assert "\n" not in line
         assert kind == "random" or "edgetpu-custom-op" in line

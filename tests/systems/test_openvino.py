@@ -405,7 +405,7 @@ def test_the_worker_runs_an_artifact_of_two_files(artifact, images, expected):
 def test_facts_say_what_runs(artifact, images, num_threads):
     job = workers.job_of(artifact, images, target(num_threads))
     plan = {"warmup_ns": 0, "timed_ns": 0, "min_samples": 4}
-    found = workers.call(job, "time", plan=plan)
+    found = workers.call(job, "latency", plan=plan)
     facts = found["facts"]
     assert (facts["runtime"], facts["provider"], facts["num_threads"]) == (
         "openvino", "CPU", num_threads,

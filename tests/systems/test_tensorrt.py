@@ -268,7 +268,7 @@ def test_without_a_gpu_a_worker_says_so_in_one_line(built, tmp_path, without_gpu
     np.savez(tmp_path / "inputs.npz", inputs=np.zeros((1, *SHAPE), np.float32))
     job = workers.job_of(folder, tmp_path / "inputs.npz", target_of())
     with pytest.raises(ModelRefusedError) as raised:
-        workers.call(job, "outputs", outputs=str(tmp_path / "outputs.npz"))
+        workers.outputs(job, tmp_path / "outputs.npz")
     assert without_gpu in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -83,7 +83,7 @@ def test_steps_are_counted_beforehand(bench, make_artifact):
     notes = []
     one = [Candidate("dense-fp32", make_artifact(WEIGHTS))]
     measure.measure(one, "dense-fp32", bench, notes.append)
-    assert len(notes) == measure.num_steps(1, TINY)
+    assert len(notes) == measure.num_steps(1, bench)
 
 
 def test_a_failing_worker_leaves_no_measurement(

@@ -35,7 +35,7 @@ def bench(target, make_inputs):
 def make_found(make_artifact):
     def make(name, restarts, outputs=RIGHT):
         candidate = Candidate(name, make_artifact(np.eye(2), name))
-        return Found(candidate, outputs, peak_memory_bytes=1024, restarts=restarts)
+        return Found(candidate, outputs, {"peak_memory_bytes": 1024}, restarts=restarts)
 
     return make
 

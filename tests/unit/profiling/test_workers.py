@@ -13,7 +13,7 @@ from pipeline import manifest, params
 from pipeline.errors import DigestMismatchError, ManifestError, TargetError
 from pipeline.profiling import workers
 from pipeline.profiling.workers import ModelRefusedError
-from pipeline.runtimes import worker
+from pipeline.runtimes import runner
 
 ROOT = Path(__file__).parents[3]
 QUICK = {"warmup_ns": 0, "timed_ns": 1_000_000, "min_samples": 4}
@@ -32,7 +32,7 @@ def foreign_job(make_artifact, make_inputs, foreign_target, fake_environments):
 
 
 def test_time_gives_raw_samples_and_what_they_rest_on(job):
-    found = workers.call(job, "time", plan=QUICK)
+    found = workers.call(job, "latency", plan=QUICK)
     assert len(found["samples_ns"]) >= 4
     assert all(type(sample) is int and sample > 0 for sample in found["samples_ns"])
     assert found["runs_per_sample"] > 1  # a 2x2 product is far below 100 us
@@ -40,22 +40,22 @@ def test_time_gives_raw_samples_and_what_they_rest_on(job):
     assert found["first_ns"] > 0
     assert found["facts"]["provider"] == "CPUExecutionProvider"
     assert found["facts"]["num_threads"] == 1
-    assert found["source_digest"] == worker.source_digest()
+    assert found["source_digest"] == runner.source_digest()
 
 
 def test_the_input_digest_is_that_of_the_preprocessed_sample(job, make_inputs):
-    same = workers.call(job, "time", plan=QUICK)["input_digest"]
+    same = workers.call(job, "latency", plan=QUICK)["input_digest"]
     other = make_inputs(np.full((3, 2), 2, np.float32))
     changed = workers.Job(job.model, job.preprocessing, other, job.target)
-    assert workers.call(job, "time", plan=QUICK)["input_digest"] == same
-    assert workers.call(changed, "time", plan=QUICK)["input_digest"] != same
+    assert workers.call(job, "latency", plan=QUICK)["input_digest"] == same
+    assert workers.call(changed, "latency", plan=QUICK)["input_digest"] != same
 
 
 def test_memory_of_a_larger_model_is_larger(make_artifact, make_inputs, target, tmp_path):
     def peak(size):
         inputs = make_inputs(np.ones((1, size), np.float32))
         job = workers.job_of(make_artifact(np.ones((size, size))), inputs, target)
-        found = workers.call(job, "outputs", outputs=str(tmp_path / "o.npz"))
+        found = workers.outputs(job, tmp_path / "o.npz")
         return found["peak_memory_bytes"]
 
     small, large = peak(2), peak(2048)
@@ -66,14 +66,13 @@ def test_memory_of_a_larger_model_is_larger(make_artifact, make_inputs, target, 
 
 def test_workers_start_together_and_run_when_they_are_asked(job):
     with (
-        workers.started(job, "time", plan=QUICK) as asked,
-        workers.started(job, "time", plan=QUICK) as never_asked,
+        workers.started(job, "latency", plan=QUICK) as asked,
+        workers.started(job, "latency", plan=QUICK) as never_asked,
     ):
-        for worker_ in (asked, never_asked):
-            worker_.wait()
+        for worker in (asked, never_asked):
+            worker.wait()
         assert asked.result()["steady"] is not None
         assert never_asked.process.poll() is None
-        assert not (never_asked.folder / workers.RESULT).exists()
     assert never_asked.process.returncode == -signal.SIGKILL
 
 
@@ -82,31 +81,39 @@ def test_outputs_run_every_sample_through_preprocessing(
 ):
     raw = np.arange(260, dtype=np.float32).reshape(130, 2)  # more than two chunks
     job = workers.job_of(make_artifact([[1, 2], [3, 4]]), make_inputs(raw), target)
-    workers.call(job, "outputs", outputs=str(tmp_path / "o.npz"))
+    workers.outputs(job, tmp_path / "o.npz")
     with np.load(tmp_path / "o.npz", allow_pickle=False) as arrays:
         np.testing.assert_allclose(arrays["outputs"], raw / 2 @ [[1, 2], [3, 4]], rtol=1e-6)
 
 
-def test_a_worker_loads_numpy_one_runtime_and_nothing_heavy(job, tmp_path):
-    request = {
-        "command": "outputs", "runtime": "onnxruntime", "model": str(job.model), "num_threads": 1,
-        "inputs": str(job.inputs), "preprocessing": job.preprocessing,
-        "outputs": str(tmp_path / "o.npz"), "result": str(tmp_path / "r.json"),
+def request_of(job, what, **settings):
+    return {
+        "protocol": runner.PROTOCOL, "what": what, "runtime": "onnxruntime",
+        "model": str(job.model), "num_threads": 1, "inputs": str(job.inputs),
+        "preprocessing": job.preprocessing, **settings,
     }  # fmt: skip
-    (tmp_path / "q.json").write_text(json.dumps(request))
+
+
+def test_a_worker_loads_numpy_one_runtime_and_nothing_heavy(job, tmp_path):
+    request = request_of(job, "outputs", outputs=str(tmp_path / "o.npz"))
     code = (
-        "import sys; from pipeline.runtimes import worker\n"
-        "assert worker.main(sys.argv[1:]) == 0\n"
+        "import io, sys; from pipeline.runtimes import runner\n"
+        "assert runner.main(['run'], sys.stdin, io.StringIO()) == 0\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
         "print(*sorted(name for name in sys.modules if name.startswith('pipeline')))"
     )
-    arguments = [sys.executable, "-c", code, str(tmp_path / "q.json")]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(request) + "\n",
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
     modules, ours = (set(line.split()) for line in done.stdout.splitlines())
     assert {"numpy", "onnxruntime"} <= modules
     heavy = {"torch", "dvc", "msgspec", "onnx", "rich", "yaml", "scipy", "ai_edge_litert", "pandas"}
     assert not heavy & modules
-    room = ("clock", "errors", "host", "mapped", "onnxruntime", "session", "structured", "worker")
+    room = {
+        "clock", "device_lock", "errors", "host", "machine", "mapped", "onnxruntime", "runner",
+        "session", "structured",
+    }  # fmt: skip
     parts = {f"pipeline.runtimes.{name}" for name in room}
     assert ours == {"pipeline", "pipeline.preprocessing", "pipeline.runtimes", *parts}
 
@@ -117,16 +124,16 @@ def test_an_operator_that_the_runtime_lacks_is_refused_with_its_name(
     artifact = make_artifact(np.eye(2), "odd-fp32", operator=("Nonsense", "acme"))
     job = workers.job_of(artifact, make_inputs(np.ones((1, 2), np.float32)), target)
     with pytest.raises(
-        ModelRefusedError, match=r"time of odd-fp32/model.onnx .*Nonsense"
+        ModelRefusedError, match=r"latency of odd-fp32/model.onnx .*Nonsense"
     ) as caught:
-        workers.call(job, "time", plan=QUICK)
+        workers.call(job, "latency", plan=QUICK)
     assert str(artifact) not in str(caught.value)  # reasons are kept in outs: no machine paths
 
 
 def test_inputs_that_do_not_fit_are_no_refusal(make_artifact, make_inputs, target):
     job = workers.job_of(make_artifact(np.eye(2)), make_inputs(np.ones((1, 3), np.float32)), target)
     with pytest.raises(TargetError, match=r"takes shape .*correct data.preprocessing") as caught:
-        workers.call(job, "time", plan=QUICK)
+        workers.call(job, "latency", plan=QUICK)
     assert not isinstance(caught.value, ModelRefusedError)
 
 
@@ -171,7 +178,8 @@ def sources(tmp_path):
 
 
 def test_an_equal_wheel_measures(foreign_job, python_with, sources):
-    assert workers.call(foreign_job(python_with(sources)), "time", plan=QUICK)["steady"] is not None
+    found = workers.call(foreign_job(python_with(sources)), "latency", plan=QUICK)
+    assert found["steady"] is not None
 
 
 @pytest.mark.parametrize("name", ["runtimes/clock.py", "preprocessing.py"])
@@ -179,7 +187,7 @@ def test_a_stale_wheel_is_refused(foreign_job, python_with, sources, name):
     path = sources / "pipeline" / name
     path.write_text(path.read_text() + "\n# as it was before\n")
     with pytest.raises(TargetError, match=r"device-tflite holds another version .*run make setup"):
-        workers.call(foreign_job(python_with(sources)), "time", plan=QUICK)
+        workers.call(foreign_job(python_with(sources)), "latency", plan=QUICK)
 
 
 def test_a_stale_wheel_is_named_rather_than_its_failure(foreign_job, python_with, sources):
@@ -192,17 +200,12 @@ def test_a_stale_wheel_is_named_rather_than_its_failure(foreign_job, python_with
 def test_a_worker_dies_with_its_parent(job, tmp_path):
     if sys.platform != "linux":
         pytest.skip("PR_SET_PDEATHSIG, Linux only")
-    request = {
-        "command": "time", "runtime": "onnxruntime", "model": str(job.model), "num_threads": 1,
-        "inputs": str(job.inputs), "preprocessing": job.preprocessing,
-        "result": str(tmp_path / "r"),
-        "plan": {"warmup_ns": 0, "timed_ns": 60_000_000_000, "min_samples": 4},
-    }  # fmt: skip
-    (tmp_path / "q.json").write_text(json.dumps(request))
+    plan = {"warmup_ns": 0, "timed_ns": 60_000_000_000, "min_samples": 4}
+    (tmp_path / "q.json").write_text(json.dumps(request_of(job, "latency", plan=plan)) + "\n")
     code = (
         "import subprocess, sys, time\n"
-        "worker = [sys.executable, '-m', 'pipeline.runtimes.worker', sys.argv[1]]\n"
-        "child = subprocess.Popen(worker)\n"
+        "worker = [sys.executable, '-m', 'pipeline.runtimes.runner', 'run']\n"
+        "child = subprocess.Popen(worker, stdin=open(sys.argv[1]))\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(60)"
     )
@@ -210,7 +213,7 @@ def test_a_worker_dies_with_its_parent(job, tmp_path):
     with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         child = Path("/proc") / parent.stdout.readline().strip()
         time.sleep(1)  # the worker is past its first line, which asks for the signal
-        assert b"pipeline.runtimes.worker" in (child / "cmdline").read_bytes()
+        assert b"pipeline.runtimes.runner" in (child / "cmdline").read_bytes()
         parent.kill()
     deadline = time.monotonic() + 5
     while child.exists() and "State:\tZ" not in (child / "status").read_text():
@@ -232,14 +235,5 @@ def test_an_artifact_without_a_model_is_refused(tmp_path, make_inputs, target):
         workers.job_of(tmp_path, make_inputs(np.ones((1, 2))), target)
 
 
-def test_an_unknown_runtime_is_refused_by_the_worker(tmp_path, capsys):
-    request = {"command": "time", "runtime": "tensorflow", "result": str(tmp_path / "r")}
-    (tmp_path / "q.json").write_text(json.dumps(request))
-    assert worker.main([str(tmp_path / "q.json")]) == 1
-    reply = json.loads(capsys.readouterr().out)
-    assert reply["error"].startswith("runtime 'tensorflow' is not known; known: onnxruntime")
-    assert reply["refused"] is False
-
-
 def test_worker_and_params_know_the_same_runtimes():
-    assert set(worker.RUNTIMES) == set(params.Runtime.__args__)
+    assert set(runner.RUNTIMES) == set(params.Runtime.__args__)
