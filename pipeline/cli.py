@@ -289,6 +289,7 @@ def _known_target(target: str, known: list[str]) -> None:
 
 
 app.command()(cli_compare.compare)
+app.command()(cli_compare.gate)
 app.command()(cli_compare.diff)
 
 

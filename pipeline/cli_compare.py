@@ -1,4 +1,4 @@
-"""`slipway compare` and `slipway diff`: is the second artifact, or what ships now, worse?"""
+"""`slipway compare`, `gate` and `diff`: is the second artifact, or what ships now, worse?"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline import console
-from pipeline.errors import InputsError, TargetError
+from pipeline.errors import InputsError, RegistryError, TargetError
 
 if TYPE_CHECKING:
     from pipeline.profiling.bench import Bench, Candidate
@@ -49,6 +49,54 @@ def compare(
             _show(found)
     if as_json:
         typer.echo(files.encode_json(found).decode(), nl=False)
+
+
+def gate(
+    registry: Annotated[
+        Path, typer.Option("--registry", envvar="SLIPWAY_REGISTRY", help="The registry's folder.")
+    ] = Path("registry"),
+    version: Annotated[
+        str | None, typer.Option("--version", help="Default: the newest that has the target.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, max=1, help="Growth that is no matter.")
+    ] = 0.05,
+    max_rounds: MaxRounds = 12,
+    out: Annotated[Path | None, typer.Option(help="Write the table as Markdown.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    project: Project = Path(),
+) -> None:
+    """Measure what ships now beside the last release; exit 4: worse, gone, or not to be judged."""
+    from pipeline import files, params
+    from pipeline import gate as gates
+    from pipeline.registry.store import DirectoryStore
+
+    if not registry.is_dir():
+        raise RegistryError(f"registry {registry} is no folder; slipway publish makes one")
+    p = params.load(project / params.FILE_NAME)
+    with (
+        console.quiet_libraries(project / console.LOG_PATH / "gate.log"),
+        console.track("gate", len(p.targets) * (2 + 2 * max_rounds)) as step,
+    ):
+        found = list(
+            gates.Gate(
+                project=project,
+                p=p,
+                store=DirectoryStore(registry),
+                version=version,
+                release_of=lambda target: project / "models/release" / target,
+                bench_of=lambda target: _bench(project, target),
+                limits=gates.Limits(tolerance, max_rounds),
+                on_step=step,
+            ).rows()
+        )
+    text = gates.markdown(found, p.model)
+    typer.echo(files.encode_json(found).decode() if as_json else text, nl=False)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(out, text.encode())
+    if any(row.verdict in gates.SHUT for row in found):
+        raise typer.Exit(EXIT_WORSE)
 
 
 def _bench(project: Path, target: str) -> "Bench":
@@ -146,7 +194,7 @@ def _show(found: "Comparison") -> None:
     quality = f"{words.drop(after)} lost: {found.quality}" if found.quality else ""
     name = before.quality.metric if before.quality else "quality"
     table.add_row(name, words.quality(before), words.quality(after), escape(quality))
-    latency = f"{ratio.value:.2f} x [{ratio.lower:.2f}..{ratio.upper:.2f}]: {found.latency}"
+    latency = f"{words.interval(ratio)}: {found.latency}"
     table.add_row("p50", words.latency(before), words.latency(after), escape(latency))
     console.terminal.print(table)
     flags = sorted({*before.flags, *after.flags})

@@ -20,7 +20,7 @@ _NUM_LISTED = 10  # versions that an error names
 def releases(store: Store) -> list[Release]:
     """List every release, by name, the newest last."""
     names = sorted({key.partition("/")[0] for key in store.keys("releases")})
-    return [found for name in names for found in reversed(list(_newest_first(store, name)))]
+    return [each for name in names for each in reversed(list(newest_first(store, name)))]
 
 
 def find(store: Store, name: str, version: str | None = None) -> Release:
@@ -31,7 +31,7 @@ def find(store: Store, name: str, version: str | None = None) -> Release:
     """
     found = None
     if version is None:
-        found = next(_newest_first(store, name), None)
+        found = next(newest_first(store, name), None)
     elif version in release.newest_first(store, name):
         found = release.read(store, name, version)
     if found is None:
@@ -51,7 +51,7 @@ def resolve(
         RegistryError: unknown name, version or target; lists the known ones.
     """
     seen = []
-    for found in [find(store, name, version)] if version else _newest_first(store, name):
+    for found in [find(store, name, version)] if version else newest_first(store, name):
         if target in found.targets:
             return found, found.targets[target]
         seen.append(found)
@@ -178,8 +178,8 @@ def _contradictions(store: Store, part: Part, where: str, sizes: dict[str, int])
     return problems
 
 
-def _newest_first(store: Store, name: str) -> Iterator[Release]:
-    """Yield the releases of a name, reading no more documents than are asked for."""
+def newest_first(store: Store, name: str) -> Iterator[Release]:
+    """Yield the releases of a name, the newest first; no more documents are read than asked for."""
     versions = release.newest_first(store, name)
 
     def order(version: str) -> tuple[int, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import get_args
 
-from pipeline.measurement import Measurement, Quality, digits
+from pipeline.measurement import Interval, Measurement, Quality, digits
 from pipeline.params import Precision
 from pipeline.reporting.answer import Answer
 
@@ -92,6 +92,11 @@ def drop(m: Measurement) -> str:
 def _in_unit(amount: str, m: Measurement) -> str:
     """Put the unit of quality differences behind an amount."""
     return f"{amount} {m.quality.unit_of_drop if m.quality else ''}".rstrip()
+
+
+def interval(ratio: Interval) -> str:
+    """Format a ratio with its interval."""
+    return f"{ratio.value:.2f} x [{ratio.lower:.2f}..{ratio.upper:.2f}]"
 
 
 def ratio(m: Measurement) -> str:
