@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import cli_compare, cli_targets, console
+from pipeline import cli_compare, cli_profile, cli_targets, console
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -288,6 +288,7 @@ def _known_target(target: str, known: list[str]) -> None:
         raise PipelineError(f"target {target!r} is not known; known: {', '.join(known)}")
 
 
+app.command()(cli_profile.profile)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.gate)
 app.command()(cli_compare.diff)

@@ -92,7 +92,7 @@ class Bench:
     @property
     def is_timed(self) -> bool:
         """Tell whether times taken there are those of the target."""
-        return self.target.evidence != "emulated"
+        return self.target.evidence in ("measured", "built")
 
     @property
     def truth(self) -> Truth:

@@ -25,7 +25,7 @@ import numpy as np
 from pipeline import params
 from pipeline.profiling import summary, workers
 from pipeline.profiling.agreement import Outputs
-from pipeline.profiling.bench import Bench, Candidate
+from pipeline.profiling.bench import Bench, Candidate, Preset
 from pipeline.profiling.summary import Found, Measured
 from pipeline.profiling.workers import Job, ModelRefusedError
 from pipeline.runtimes import mapped, structured
@@ -80,7 +80,12 @@ def measure(
 
 def num_steps(num_candidates: int, bench: Bench) -> int:
     """Return how often `measure` calls ``on_step`` when all candidates can be measured."""
-    return num_candidates * (1 + (bench.preset.num_restarts if bench.is_timed else 0))
+    return num_workers(num_candidates, bench.preset) if bench.is_timed else num_candidates
+
+
+def num_workers(num_candidates: int, preset: Preset) -> int:
+    """Return how many workers measure so many candidates where they can be timed."""
+    return num_candidates * (1 + preset.num_restarts)
 
 
 def first_sample(inputs: Path, folder: Path) -> Path:

@@ -86,13 +86,17 @@ def summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
 def _emulated(
     found: Found, reference: Found | None, how_good: dict[str, Any], bench: Bench
 ) -> Measurement:
-    """Record what an emulator can tell: outputs. Its times and memory are not the target's."""
-    assert bench.target.evidence == "emulated", "what runs natively is timed"
+    """Record what an emulator can tell: outputs, and a micro-controller's arena.
+
+    Its times and its process's memory are not the target's.
+    """
+    assert not bench.is_timed
     return Measurement(
         kind="emulated",
         **identity(found.candidate, bench),
         **how_good,
         runtime_version=found.reply["facts"]["version"],
+        peak_memory_bytes=found.reply["facts"].get("arena_bytes"),
         host={"facts": found.reply["facts"], "python": found.reply["python"]},
         flags=() if reference is not None else ("no_reference",),
     )

@@ -1,0 +1,127 @@
+"""Any model file in any place, by real workers."""
+
+import numpy as np
+import pytest
+
+from pipeline import params
+from pipeline.errors import DataError, InputsError
+from pipeline.profiling import any_file
+from pipeline.profiling.bench import Preset
+
+TINY = Preset(num_restarts=2, warmup_s=0.01, timed_s=0.02, min_samples=6)
+SETTINGS = params.Profile()
+GONE = "ssh:nobody@127.0.0.1:1"  # nothing listens there
+
+
+@pytest.fixture
+def file(make_artifact):
+    return make_artifact([[1, -1], [-1, 1]]) / "model.onnx"
+
+
+@pytest.fixture
+def coarse(make_artifact):
+    """The same net with weights that lost most of their digits."""
+    return make_artifact([[1, 0], [-1, 1]]) / "model.onnx"
+
+
+@pytest.fixture
+def data(tmp_path):
+    raw = np.random.default_rng(0).uniform(-1, 1, (200, 2)).astype(np.float32)
+    labels = (raw[:, 0] < raw[:, 1]).astype(np.int64)
+    np.savez_compressed(tmp_path / "mine.npz", inputs=raw, labels=labels)
+    (tmp_path / "data").mkdir()
+    return any_file.data_of(tmp_path / "mine.npz", tmp_path / "data")
+
+
+def places(*texts):
+    return [any_file.place_of(text, {}, SETTINGS) for text in texts]
+
+
+def test_a_file_is_measured_against_its_reference(file, coarse, data):
+    (found,) = any_file.profile(coarse, file, places("onnxruntime"), data, TINY)
+    m = found.row.measurement
+    assert (m.kind, m.quality.metric, m.quality.n) == ("measured", "accuracy", 200)
+    assert m.latency_ms.p50 > 0
+    assert m.drop.value > 5
+    assert found.row.reference.quality.value == 100
+    assert 0.5 < m.agreement.top1_agreement < 1
+    assert found.outputs.shape == (200, 2)
+
+
+def test_without_labels_and_reference_there_is_speed_alone(file, data):
+    unlabelled = any_file.Data(data.inputs, None)
+    (found,) = any_file.profile(file, None, places("onnxruntime"), unlabelled, TINY)
+    assert found.row.measurement.latency_ms.p50 > 0
+    assert (found.row.measurement.quality, found.row.measurement.drop) == (None, None)
+
+
+def test_a_place_that_is_gone_stops_no_other(file, data):
+    gone, here = any_file.profile(
+        file, None, places(f"onnxruntime@{GONE}", "onnxruntime"), data, TINY
+    )
+    assert here.row.measurement.kind == "measured"
+    assert (gone.row.measurement, gone.outputs) == (None, None)
+    assert "127.0.0.1:1: nothing listens on its port" in gone.row.reason
+
+
+def test_what_the_runtime_refuses_is_a_row_with_the_reason(make_artifact, data):
+    odd = make_artifact(np.eye(2), operator=("Nonsense", "acme")) / "model.onnx"
+    (found,) = any_file.profile(odd, None, places("onnxruntime"), data, TINY)
+    assert found.row.measurement is None
+    assert "Nonsense" in found.row.reason
+
+
+PLACES = {
+    "here": ("litert", "build", None),
+    "its own environment": ("tflite_runtime", "device-tflite", None),
+    "an emulator": ("tflite_runtime@emulated-aarch64", "emulated-aarch64", None),
+    "a board": ("onnxruntime@ssh:pi@board", "build", params.Ssh(host="pi@board")),
+    "a board's port": (
+        "onnxruntime@ssh:pi@board:2222", "build", params.Ssh(host="pi@board", port=2222),
+    ),
+    "a phone": ("litert@adb:R58", "build", params.Adb(serial="R58")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "environment", "connection"), PLACES.values(), ids=PLACES)
+def test_places(text, environment, connection):
+    (found,) = places(text)
+    assert found.target.profile.environment == environment
+    assert found.target.connection == connection
+
+
+def test_a_target_of_the_project_is_a_place():
+    board = params.Ssh(host="pi@board", identity="key")
+    target = any_file.place_of("tflite_runtime", {}, SETTINGS).target
+    known = {"pi": params.Target(**{**_fields(target), "connection": board})}
+    assert any_file.place_of("litert@pi", known, SETTINGS).target.connection == board
+
+
+def _fields(target):
+    return {name: getattr(target, name) for name in target.__struct_fields__}
+
+
+WRONG = {
+    "runtime": ("torch", r"runtime 'torch' is not known; known: onnxruntime, litert"),
+    "place": ("litert@moon", r"'moon' is no place for litert; known: build, ssh:HOST"),
+    "an emulator it is not in": ("litert@emulated-aarch64", r"is no place for litert"),
+    "port": ("litert@ssh:a:x", r"is no device: .*port"),
+    "an option as host": ("litert@ssh:-oProxyCommand=x", r"is no device"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_no_place_is_one_line(text, message):
+    with pytest.raises(InputsError, match=message):
+        places(text)
+
+
+def test_a_missing_file_is_one_line(data, tmp_path):
+    with pytest.raises(InputsError, match=r"gone.onnx is missing"):
+        any_file.profile(tmp_path / "gone.onnx", None, places("onnxruntime"), data, TINY)
+
+
+def test_data_without_inputs_is_one_line(tmp_path):
+    np.savez(tmp_path / "mine.npz", images=np.ones((3, 2)))
+    with pytest.raises(DataError, match=r"no array 'inputs'"):
+        any_file.data_of(tmp_path / "mine.npz", tmp_path)
