@@ -8,7 +8,7 @@ import io
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -205,18 +205,29 @@ def _files(model: Any, source: Path, precision: params.Precision) -> dict[str, b
 
 
 def _name_nodes(model: Any, graph: onnx.GraphProto) -> None:
-    """Name inputs and outputs as ONNX does; number the nodes that only a counter had named."""
+    """Name inputs and outputs as ONNX does; number the nodes that only a counter had named.
+
+    A name that goes on from one in ONNX keeps that: layers of two precisions are told by it.
+    """
     model.set_friendly_name(NET_NAME)
     known = {name for node in graph.node for name in (node.name, *node.input, *node.output)}
     for index, node in enumerate(model.get_ordered_ops()):
         name = node.get_friendly_name()
-        if name not in known:
-            node.set_friendly_name(_GENERATED_NAME.sub(rf"\1_{index}", name))
+        kept = _known_start(name, known)
+        numbered = _GENERATED_NAME.sub(rf"\1_{index}", name.removeprefix(kept))
+        node.set_friendly_name(kept + numbered)
     initializers = {tensor.name for tensor in graph.initializer}
     inputs = [value.name for value in graph.input if value.name not in initializers]
     for ports, names in ((model.inputs, inputs), (model.outputs, [v.name for v in graph.output])):
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
+
+
+def _known_start(name: str, known: Collection[str]) -> str:
+    """Return the longest known name that this one is, or goes on from behind a slash."""
+    parts = name.split("/")
+    starts = ("/".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((start for start in starts if start in known), "")
 
 
 def _describe(path: Path, source: Path) -> Description:
