@@ -19,12 +19,13 @@ from typing import Any
 from pipeline import params, processes
 from pipeline.conversion import tflite_graph
 from pipeline.errors import ConversionError, DependencyError
-from pipeline.measurement import Placement
+from pipeline.measurement import Layer, Placement
 from pipeline.runtimes.ethos_u import COMPILED_OPERATOR, EDGE_TPU_OPERATOR
 from pipeline.targets.ethos_u import Cycles, Estimate, Memory
 
 CONFIG_FILE = "Arm/vela.ini"  # Vela's own, of its package
 BYTES_PER_KIB = 1024
+NPU = "NPU"  # as Vela's table says where an operator is
 TIME_LIMIT_S = 900.0
 _REASON = re.compile(r"operator: (\w+), ofm: .*\nReason: (.*)")
 _TENSOR_NAME = re.compile(r"\s*\([^()]*\)$")
@@ -112,7 +113,7 @@ def compile_file(content: bytes, cfg: params.Vela) -> Compiled:
                 f"the .tflite file is compiled already (operator {operator}); give the file from "
                 f"before {tool}"
             )
-    compiled, summary, said = _run(content, cfg)
+    compiled, summary, by_layer, said = _run(content, cfg)
     after = tflite_graph.read(compiled)
     _check_borders(before, after)
     left = [name for name in tflite_graph.operators(after) if name != COMPILED_OPERATOR]
@@ -121,11 +122,48 @@ def compile_file(content: bytes, cfg: params.Vela) -> Compiled:
         num_fallback=len(left),
         fallback_operators=tuple(dict.fromkeys(left)),
     )
-    return Compiled(compiled, estimate_of(summary, cfg, placement, fallback_reasons(said)))
+    reasons = fallback_reasons(said)
+    return Compiled(compiled, estimate_of(summary, cfg, placement, reasons, layers_of(by_layer)))
+
+
+def layers_of(by_layer: str) -> tuple[Layer, ...]:
+    """Make layers of Vela's table by operator (csv without quotes; a name may hold commas).
+
+    Vela splits an operator (a softmax into thirty) and keeps a fused activation as a row without
+    cycles: rows that follow one of the same original operator and are of another kind are counted
+    with it. The name is that of the last of them, which writes the original operator's output.
+    """
+    header, *lines = by_layer.splitlines()
+    columns = header.split(",")
+    layers: list[Layer] = []
+    for line in lines:
+        row = dict(zip(columns, line.split(",", len(columns) - 1), strict=True))
+        operator, provider = row["Original Operator"], row["Target"]
+        cycles, macs = int(row["Op Cycles"]), int(row["MAC Count"])
+        before = layers[-1] if layers else None
+        is_part = row["NNG Operator"] != operator and provider == NPU
+        if is_part and before and (before.operator, before.provider) == (operator, NPU):
+            layers.pop()
+            cycles += before.num_cycles or 0
+            macs += before.num_macs or 0
+        layers.append(
+            Layer(
+                name=row["Name"],
+                operator=operator,
+                num_cycles=cycles if provider == NPU else None,  # Vela counts none on the CPU
+                num_macs=macs if provider == NPU else None,
+                provider=provider,
+            )
+        )
+    return tuple(layers)
 
 
 def estimate_of(
-    summary: str, cfg: params.Vela, placement: Placement, reasons: dict[str, str]
+    summary: str,
+    cfg: params.Vela,
+    placement: Placement,
+    reasons: dict[str, str],
+    layers: tuple[Layer, ...] = (),
 ) -> Estimate:
     """Make the estimate from the text of Vela's summary (csv, one row)."""
     (row,) = csv.DictReader(io.StringIO(summary))
@@ -154,6 +192,7 @@ def estimate_of(
         ),
         placement=placement,
         fallback_reasons=reasons,
+        layers=layers,
     )
 
 
@@ -194,8 +233,11 @@ def _sections(settings: configparser.ConfigParser, prefix: str) -> tuple[str, ..
     return tuple(name.removeprefix(prefix) for name in found)
 
 
-def _run(content: bytes, cfg: params.Vela) -> tuple[bytes, str, str]:
-    """Return the compiled file, the summary and what Vela said, all from a process of its own."""
+def _run(content: bytes, cfg: params.Vela) -> tuple[bytes, str, str, str]:
+    """Return the compiled file, the summary, the table by operator and what Vela said.
+
+    All from a process of its own.
+    """
     with tempfile.TemporaryDirectory(prefix="slipway-") as name:
         folder = Path(name)
         (folder / "model.tflite").write_bytes(content)
@@ -209,15 +251,20 @@ def _run(content: bytes, cfg: params.Vela) -> tuple[bytes, str, str]:
                 *("--accelerator-config", cfg.accelerator_config),
                 *("--system-config", cfg.system_config),
                 *("--memory-mode", cfg.memory_mode),
+                "--verbose-performance",  # the table by operator; the file stays the same
             ],
             folder,
             (TIME_LIMIT_S, too_long),
         )
         if done.returncode != 0:
             raise refusal(done.returncode, done.stderr, cfg)
-        summary = folder / "out" / f"model_summary_{cfg.system_config}.csv"
-        compiled = folder / "out" / "model_vela.tflite"
-        return compiled.read_bytes(), summary.read_text(encoding="utf-8"), done.stdout
+        out = folder / "out"
+        return (
+            (out / "model_vela.tflite").read_bytes(),
+            (out / f"model_summary_{cfg.system_config}.csv").read_text(encoding="utf-8"),
+            (out / "model_per-layer.csv").read_text(encoding="utf-8"),
+            done.stdout,
+        )
 
 
 def _check_borders(before: Any, after: Any) -> None:

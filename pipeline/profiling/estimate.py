@@ -138,6 +138,7 @@ def _summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
         peak_memory_bytes=facts.get("arena_bytes"),
         placement=estimate.placement,
         num_cycles=estimate.cycles.total if estimate.cycles else None,
+        layers=estimate.layers,
         host={
             "facts": facts,
             "latency_meter": _latency_meter(estimate, described.tools.get(COMPILER)),

@@ -9,7 +9,7 @@ import msgspec
 
 from pipeline.errors import ManifestError
 from pipeline.manifest import decode_document
-from pipeline.measurement import Placement
+from pipeline.measurement import Layer, Placement
 
 SCHEMA_VERSION = 1
 FILE_NAME = "vela.json"
@@ -40,7 +40,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
     ``inference_ms`` and ``cycles`` are of the NPU alone: operators on the CPU are not in them; both
     are None where nothing is on the NPU. ``placement`` counts operators of the uncompiled file.
-    ``fallback_reasons`` maps an operator on the CPU to Vela's reason.
+    ``fallback_reasons`` maps an operator on the CPU to Vela's reason. The cycles of ``layers`` sum
+    to ``cycles.total``; files that were written before it was added hold none.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -54,6 +55,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     memory: Memory
     placement: Placement
     fallback_reasons: dict[str, str] = {}
+    layers: tuple[Layer, ...] = ()
 
 
 def read(artifact: Path) -> Estimate:

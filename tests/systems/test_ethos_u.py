@@ -449,6 +449,8 @@ def test_a_reference_that_tflite_micro_lacks_kernels_for_runs_in_litert(keywords
     assert (reference.runtime, reference.flags) == ("litert", ("reference_by_litert",))
     assert reference.peak_memory_bytes is None
     assert (int8.runtime, int8.flags) == ("tflite_micro", ())
+    assert sum(layer.num_cycles for layer in int8.layers) == int8.num_cycles
+    assert {layer.num_cycles for layer in reference.layers} == {None}, "it is on the CPU"
     assert [m.quality.value for m in (reference, int8)] == pytest.approx([90.0, 90.1])
     assert int8.drop.value == pytest.approx(-0.1)
     assert (pruned.kind, pruned.quality) == ("not_measured", None)
@@ -462,6 +464,10 @@ def test_vela_estimates_mlperf_tinys_files_as_published(name):
     estimate = vela.compile_file(content, SETTINGS).estimate
     assert estimate.inference_ms == pytest.approx(PUBLISHED[name][1], rel=0.01)
     assert estimate.placement.accelerated_ratio == 1
+    assert sum(layer.num_cycles for layer in estimate.layers) == estimate.cycles.total
+    assert sum(layer.num_macs for layer in estimate.layers) == estimate.num_macs
+    num_accelerated = estimate.placement.num_accelerated
+    assert num_accelerated - 1 <= len(estimate.layers) <= num_accelerated, "a reshape may be none"
 
 
 @pytest.fixture(scope="module")

@@ -85,6 +85,32 @@ def test_each_kind_of_operator_on_the_cpu_has_its_first_reason_without_tensor_na
     }
 
 
+BY_LAYER = (
+    "Original Operator,NNG Operator,Target,Staging Usage,Peak% (Staging),Op Cycles,"
+    "Network% (cycles),NPU,SRAM AC,DRAM AC,OnFlash AC,OffFlash AC,MAC Count,Network% (MAC),"
+    "Util% (MAC),Name\n"
+    "Conv2D,Conv2D,NPU,12976,58.4,26185,29.1,26185,6040,0,0,5760,320000,12.0,9.5,conv;a,b\n"
+    "Conv2D,Relu,NPU,0,0.0,0,0.0,0,0,0,0,0,0,0.0,100,conv;a,b\n"
+    "Conv2D,Conv2D,NPU,20752,93.5,5944,6.6,5944,4702,0,0,1920,512000,19.2,67.2,second\n"
+    "Mean,Passthrough,CPU,0,NaN,0,100,0,0,0,0,0,0,100,100,mean\n"
+    "Mean,Passthrough,CPU,0,NaN,0,100,0,0,0,0,0,0,100,100,another\n"
+    "Softmax,MaxPool,NPU,32,0.1,134,0.1,134,12,0,0,0,12,0.0,0.0,logits_softmax_0\n"
+    "Softmax,Sub,NPU,96,0.4,24,0.0,24,11,0,0,0,0,0.0,0.0,Identity\n"
+)
+
+
+def test_a_layer_is_an_operator_of_the_file_with_all_that_vela_made_of_it():
+    found = vela.layers_of(BY_LAYER)
+    assert [(m.name, m.operator, m.num_cycles, m.num_macs, m.provider) for m in found] == [
+        ("conv;a,b", "Conv2D", 26_185, 320_000, "NPU"),
+        ("second", "Conv2D", 5944, 512_000, "NPU"),
+        ("mean", "Mean", None, None, "CPU"),
+        ("another", "Mean", None, None, "CPU"),
+        ("Identity", "Softmax", 158, 12, "NPU"),
+    ]
+    assert {layer.time_ms for layer in found} == {None}
+
+
 TOLD = "(ethos-u55-128, Ethos_U55_High_End_Embedded, Shared_Sram)"
 OPTION = "Invalid configuration of arena_mem_area=OffChipFlash (must be Sram or Dram)"
 # what Vela wrote to standard error; what is made of it

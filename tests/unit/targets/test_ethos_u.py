@@ -2,7 +2,7 @@ import pytest
 
 from pipeline import files
 from pipeline.errors import ManifestError
-from pipeline.measurement import Placement
+from pipeline.measurement import Layer, Placement
 from pipeline.targets import ethos_u
 from pipeline.targets.ethos_u import Cycles, Estimate, Memory
 
@@ -20,6 +20,7 @@ def estimate():
         memory=Memory(sram_bytes=5, dram_bytes=0, on_chip_flash_bytes=0, off_chip_flash_bytes=7),
         placement=Placement(16, 1, ("MEAN",)),
         fallback_reasons={"MEAN": "Unsupported depth-reduction."},
+        layers=(Layer(name="a", operator="Conv2D", num_cycles=200, num_macs=12, provider="NPU"),),
     )
 
 
