@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import Any, Dict, List, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -26,6 +27,7 @@ if _is_hidden:
     del sys.modules[_CONVERTER]  # whoever converts imports it by this name
 
 from pipeline.runtimes.errors import RunnerError  # noqa: E402 - likewise
+from pipeline.runtimes.layers import NUM_WARMUP_RUNS, row  # noqa: E402 - likewise
 from pipeline.runtimes.session import Array, Tensor  # noqa: E402 - likewise
 
 DEVICE = "CPU"
@@ -42,6 +44,8 @@ NO_KERNEL = "unknown"  # constants and views, which run nothing
 # Lines of an exception that say where in OpenVINO's source it was thrown, or nothing.
 _LOCATIONS = ("Exception from", "Check '", "FrontEnd API failed with", "Summary:")
 REORDER = "Reorder"  # moves data between layouts and types; computes nothing
+NUM_COUNTING_SESSIONS = 5
+_NS_PER_US = 1000
 
 
 def load(model: str, num_threads: int) -> OpenvinoSession:
@@ -49,17 +53,51 @@ def load(model: str, num_threads: int) -> OpenvinoSession:
     return OpenvinoSession(model, num_threads)
 
 
+def layers(
+    model: str, num_threads: int, sample_inputs: List[Array], num_runs: int
+) -> List[Dict[str, Any]]:
+    """Return a row for each node that executes (`pipeline.runtimes.layers`).
+
+    Of a node OpenVINO tells only the mean of all its runs in a session, in whole microseconds. So
+    ``num_runs`` are spread over `NUM_COUNTING_SESSIONS` sessions; a node's time is the median of
+    their means, without the runs of the warm-up, to about two microseconds. ``provider`` is the
+    kernel with its instructions and precision.
+
+    Raises:
+        RunnerError: as `load`.
+    """
+    runs = -(-num_runs // NUM_COUNTING_SESSIONS)
+    times: Dict[Tuple[int, str, str, str], List[float]] = {}
+    for _ in range(NUM_COUNTING_SESSIONS):
+        session = OpenvinoSession(model, num_threads, counting=True)
+        for _ in range(NUM_WARMUP_RUNS):
+            session.run(sample_inputs)
+        before = session.means_us()
+        for _ in range(runs):
+            session.run(sample_inputs)
+        for key, mean_us in session.means_us().items():
+            total_us = mean_us * (NUM_WARMUP_RUNS + runs) - before[key] * NUM_WARMUP_RUNS
+            times.setdefault(key, []).append(max(0.0, total_us / runs * _NS_PER_US))
+    return [row(name, kind, found, kernel) for (_, name, kind, kernel), found in times.items()]
+
+
 class OpenvinoSession:
     """See `pipeline.runtimes.session.Session`."""
 
-    def __init__(self, model: str, num_threads: int) -> None:
-        """Compile for lowest latency: one stream, ``num_threads`` on one operator at a time."""
+    def __init__(self, model: str, num_threads: int, counting: bool = False) -> None:
+        """Compile for lowest latency: one stream, ``num_threads`` on one operator at a time.
+
+        ``counting`` notes the time of each node, which `means_us` returns.
+        """
         core = openvino.Core()
         try:
             ir = core.read_model(model)
             stated = statement(ir)
             _check_capability(stated, core)
-            compiled = core.compile_model(ir, DEVICE, _settings(stated, num_threads))
+            settings = _settings(stated, num_threads)
+            if counting:
+                settings["PERF_COUNT"] = "YES"
+            compiled = core.compile_model(ir, DEVICE, settings)
             plan = executed(compiled)
             self._request = compiled.create_infer_request()
             self.inputs = tuple(_tensor(port) for port in compiled.inputs)
@@ -96,6 +134,19 @@ class OpenvinoSession:
         except REFUSALS as error:
             raise RunnerError("OpenVINO refuses the request: %s" % reason(error)) from error
         return [memory.copy() for memory in self._given]
+
+    def means_us(self) -> Dict[Tuple[int, str, str, str], float]:
+        """Return the mean time of all runs so far by place, name, type and kernel of a node.
+
+        What became part of another node, or does nothing, is left out.
+        """
+        executed = openvino.ProfilingInfo.Status.EXECUTED
+        return {
+            (place, info.node_name, info.node_type, info.exec_type): info.real_time
+            / timedelta(microseconds=1)
+            for place, info in enumerate(self._request.get_profiling_info())
+            if info.status == executed
+        }
 
 
 def statement(ir: openvino.Model) -> Dict[str, str]:

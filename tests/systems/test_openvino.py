@@ -25,6 +25,7 @@ from pipeline.conversion.to_onnx import to_onnx
 from pipeline.device import run
 from pipeline.errors import DeviceError
 from pipeline.nets import factory, store
+from pipeline.profiling import layers as profiled
 from pipeline.profiling import measure, workers
 from pipeline.profiling.workers import ModelRefusedError
 from pipeline.runtimes import openvino as adapter
@@ -182,6 +183,25 @@ def test_every_weighted_layer_of_int8_runs_in_int8(built):
     assert sum(weighted.values()) == 10  # 9 convolutions, 1 linear
     assert all(name.lower().endswith("_i8") for name in weighted)
     assert facts["executed_precisions"]["i8"] >= 10
+
+
+def test_layers_have_their_names_times_and_kernels(built, samples):
+    rows = {
+        precision: adapter.layers(str(built[precision].path), 1, [samples[:1]], 10)
+        for precision in ("fp32", "int8-static")
+    }
+    convolutions = {
+        precision: [row for row in found if row["operator"] == "Convolution"]
+        for precision, found in rows.items()
+    }
+    assert [len(found) for found in convolutions.values()] == [9, 9]
+    for precision, suffix in (("fp32", "f32"), ("int8-static", "I8")):
+        assert all(row["provider"].endswith(suffix) for row in convolutions[precision])
+        assert all(isinstance(row["time_ns"], int) for row in rows[precision])
+        assert sum(row["time_ns"] for row in rows[precision]) > 0
+    pairs = profiled.match(*(profiled.of_rows(found) for found in rows.values()))
+    by = [pair.by for pair in pairs if pair.first and pair.first.operator == "Convolution"]
+    assert by == ["name"] * 9, "the IR keeps ONNX's names"
 
 
 def test_facts_count_what_was_fused(built):
