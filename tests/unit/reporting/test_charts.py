@@ -20,6 +20,7 @@ from pipeline.reporting.charts import (
     marks,
     ratios,
     scales,
+    scatter,
     sensitivity,
     svg,
     tradeoff,
@@ -114,11 +115,11 @@ class TestTradeoff:
             "7",
             "8",
         }
-        boxes = [tradeoff._box(float(x), float(y) - 4.5, written) for x, y, written in found]
-        assert not any(tradeoff._overlap(a, b) for a, b in itertools.combinations(boxes, 2))
+        boxes = [scatter.box(float(x), float(y) - 4.5, written) for x, y, written in found]
+        assert not any(scatter.overlap(a, b) for a, b in itertools.combinations(boxes, 2))
         for left, _, right, _ in boxes:
-            assert left >= tradeoff.LEFT
-            assert right <= tradeoff.RIGHT
+            assert left >= scatter.LEFT
+            assert right <= scatter.RIGHT
 
     def test_one_broken_candidate_does_not_press_the_others_into_a_line(self, samples):
         measured, look = look_of(samples.many())
