@@ -15,6 +15,7 @@ from pipeline.profiling import agreement, statistics
 from pipeline.profiling.agreement import Outputs
 from pipeline.profiling.bench import Bench, Candidate
 from pipeline.profiling.quality import Judge, Truth
+from pipeline.runtimes import host
 
 SEED = 0  # of the bootstrap
 NS_PER_MS = 1e6
@@ -23,6 +24,7 @@ NS_PER_S = 1e9
 MAX_OTHERS_RATIO = 0.1
 MEMORY_METER = "VmHWM after load and 10 runs, less VmRSS before load"
 HOST_KEYS = ("host_before", "host_after", "others_ratio", "loop_overhead_ns")
+CLOCK_KEYS = ("clock_suspended_ns", "clock_drift_ns")  # a foreign runner may not tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +213,7 @@ def _host(found: Found) -> dict[str, Any]:
         "restarts": [
             {
                 **{key: restart[key] for key in HOST_KEYS},
+                **{key: restart.get(key) for key in CLOCK_KEYS},
                 "p50_ms": float(np.median(_per_run_ms(restart))),
             }
             for restart in restarts
@@ -219,12 +222,10 @@ def _host(found: Found) -> dict[str, Any]:
 
 
 def _flags(restarts: Sequence[dict[str, Any]], *, has_reference: bool) -> tuple[str, ...]:
-    throttled = any(
-        r["host_after"].get("num_throttled", 0) > r["host_before"].get("num_throttled", 0)
-        for r in restarts
-    )
+    throttled = any(host.was_throttled(r["host_before"], r["host_after"]) for r in restarts)
     flags = {
         "batched": any(restart["runs_per_sample"] > 1 for restart in restarts),
+        "clock_jump": any(restart.get("clock_jump", False) for restart in restarts),
         "host_busy": any((r["others_ratio"] or 0) > MAX_OTHERS_RATIO for r in restarts),
         "no_reference": not has_reference,
         "not_steady": not all(restart["steady"] for restart in restarts),

@@ -3,6 +3,10 @@
 A sample is the time of ``runs_per_sample`` runs one after another, so that the timer and the loop
 stay small beside it. What a run holds (copy in, run, copy out) is the caller's; nothing is
 subtracted from a sample.
+
+Samples are of the monotonic clock, which nobody sets. Around them it is held against the clock that
+runs through a suspend and against the wall clock, which a virtual machine that was stopped sets
+right afterwards: what was timed across such a gap had cold caches and another processor's clock.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ import itertools
 import math
 import statistics
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 Run = Callable[[], Any]
 Now = Callable[[], int]
@@ -24,6 +29,12 @@ NUM_STEADY_BLOCKS = 5
 STEADY_SPREAD_RATIO = 0.02
 NUM_OVERHEAD_SAMPLES = 21
 RUNS_PER_OVERHEAD_SAMPLE = 200
+# A suspend takes longer than this; two readings of three clocks are surer than this.
+MAX_SUSPENDED_NS = 5_000_000
+# NTP turns the wall clock by 500 ppm at most (adjtimex(2)); what is off by more was set.
+MAX_DRIFT_NS, MAX_DRIFT_RATIO = 20_000_000, 0.001
+NUM_READINGS = 5
+_HAS_BOOT_CLOCK = hasattr(time, "CLOCK_BOOTTIME")  # Linux
 
 
 class Plan(NamedTuple):
@@ -34,35 +45,108 @@ class Plan(NamedTuple):
     min_samples: int
 
 
+class Reading(NamedTuple):
+    """Three clocks at one moment, in ns; ``boot`` also counts while suspended, None if unknown."""
+
+    monotonic: int
+    boot: Optional[int]
+    wall: int
+
+
+class Gap(NamedTuple):
+    """How far the other clocks went beyond the monotonic one, in ns: suspended, set, or neither."""
+
+    clock_suspended_ns: Optional[int]
+    clock_drift_ns: int
+    clock_jump: bool
+
+
 class Timing(NamedTuple):
-    """Raw samples (ns) of ``runs_per_sample`` runs each, after ``num_warmup`` discarded runs."""
+    """Raw samples (ns) of ``runs_per_sample`` runs each, after ``num_warmup`` discarded runs.
+
+    The last three are as in `Gap`, of all the time that this took.
+    """
 
     samples_ns: List[int]
     runs_per_sample: int
     num_warmup: int
     steady: bool
     loop_overhead_ns: float
+    clock_suspended_ns: Optional[int]
+    clock_drift_ns: int
+    clock_jump: bool
 
     def document(self) -> Dict[str, Any]:
         """Return the fields for JSON."""
         return self._asdict()
 
 
-def time_runs(run: Run, plan: Plan, now: Now = time.perf_counter_ns) -> Timing:
-    """Warm up until steady, then take samples; the garbage collector rests meanwhile."""
+class WarmUp(NamedTuple):
+    """What warming up found: runs made, whether they got steady, runs that make a sample."""
+
+    num_runs: int
+    steady: bool
+    runs_per_sample: int
+
+
+def read() -> Reading:
+    """Read the clocks, as close together as a few tries get them."""
+    tries = []
+    for _ in range(NUM_READINGS):
+        before = time.perf_counter_ns()
+        boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME) if _HAS_BOOT_CLOCK else None
+        wall = time.time_ns()
+        after = time.perf_counter_ns()
+        tries.append((after - before, Reading((before + after) // 2, boot, wall)))
+    return min(tries, key=lambda found: found[0])[1]
+
+
+def gap(before: Reading, after: Reading) -> Gap:
+    """Say whether the machine was suspended, or its wall clock set, between two readings."""
+    passed = after.monotonic - before.monotonic
+    suspended = None
+    if before.boot is not None and after.boot is not None:
+        suspended = after.boot - before.boot - passed
+    drift = after.wall - before.wall - passed
+    allowed = MAX_DRIFT_NS + MAX_DRIFT_RATIO * passed
+    return Gap(suspended, drift, (suspended or 0) > MAX_SUSPENDED_NS or abs(drift) > allowed)
+
+
+@contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Keep the garbage collector from running, and let it be as before afterwards."""
     collecting = gc.isenabled()
     gc.disable()
     try:
-        runs, num_first = _runs_per_sample(run, now)
-        num_warmup, steady, sample_ns = _warm_up(run, runs, plan.warmup_ns, now)
-        # a warm run is shorter than those that the batch was sized by
-        if sample_ns < SAMPLE_NS:
-            runs = math.ceil(runs * SAMPLE_NS / max(sample_ns, 1))
-        samples_ns = _collect(run, runs, plan, now)
+        yield
     finally:
         if collecting:
             gc.enable()
-    return Timing(samples_ns, runs, num_first + num_warmup, steady, _loop_overhead_ns(now))
+
+
+def time_runs(
+    run: Run,
+    plan: Plan,
+    now: Now = time.perf_counter_ns,
+    read_clocks: Callable[[], Reading] = read,
+) -> Timing:
+    """Warm up until steady, then take samples; the garbage collector rests meanwhile."""
+    before = read_clocks()
+    with collector_at_rest():
+        num_warmup, steady, runs = warm_up(run, plan.warmup_ns, now)
+        samples_ns = _collect(run, runs, plan, now)
+    found = gap(before, read_clocks())
+    return Timing(samples_ns, runs, num_warmup, steady, _loop_overhead_ns(now), *found)
+
+
+def warm_up(run: Run, limit_ns: int, now: Now = time.perf_counter_ns) -> WarmUp:
+    """Run until steady, or for ``limit_ns`` and five blocks at least."""
+    runs, num_first = _runs_per_sample(run, now)
+    made, steady, sample_ns = _warm_up(run, runs, limit_ns, now)
+    # a warm run is shorter than those that the batch was sized by
+    if sample_ns < SAMPLE_NS:
+        runs = math.ceil(runs * SAMPLE_NS / max(sample_ns, 1))
+    return WarmUp(num_first + made, steady, runs)
 
 
 def is_steady(medians_ns: Sequence[float]) -> bool:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 STATUS = Path("/proc/self/status")
-CPU_FILES = {
-    "governor": "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
-    "clock_khz": "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq",
-    "temperature_millicelsius": "/sys/class/thermal/thermal_zone0/temp",
+SYSTEM = Path("/sys")
+# Of all cores, or all sensors: the lowest and the highest are told.
+RANGES = {
+    "clock_khz": "devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq",
+    "temperature_millicelsius": "class/thermal/thermal_zone[0-9]*/temp",
 }
-THROTTLE_COUNTS = "cpu[0-9]*/thermal_throttle/core_throttle_count"
+GOVERNORS = "devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor"
+THROTTLE_COUNTS = "devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count"
+# A Raspberry Pi's firmware tells by bits what it does to the clocks: hexadecimal text here, and by
+# `vcgencmd get_throttled` where the kernel does not show it.
+FIRMWARE_BITS = "devices/platform/soc*/soc*firmware/get_throttled"
+VCGENCMD, VCGENCMD_LIMIT_S = "vcgencmd", 5.0
+# Bits 0 to 3 are now: voltage too low, clock capped, throttled, soft temperature limit. The same 16
+# bits higher: since boot (Raspberry Pi documentation, "vcgencmd", get_throttled).
+BITS_NOW, BITS_SINCE_BOOT = 0xF, 0xF0000
 
 
 class CpuTime(NamedTuple):
@@ -23,18 +35,38 @@ class CpuTime(NamedTuple):
     own: int
 
 
-def state() -> Dict[str, Any]:
-    """Return what can be read now; what this machine does not tell is absent."""
-    found: Dict[str, Any] = {"num_throttled": _num_throttled()}
-    for name, path in CPU_FILES.items():
-        text = _read(Path(path))
-        if text is not None:
-            found[name] = int(text) if text.lstrip("-").isdigit() else text
+def state(system: Path = SYSTEM) -> Dict[str, Any]:
+    """Return what can be read now; what this machine does not tell is absent.
+
+    ``clock_khz`` and ``temperature_millicelsius`` are ``[lowest, highest]`` of all cores and all
+    sensors; ``num_throttled`` counts since boot; ``throttled_bits`` as in `was_throttled`.
+    """
+    found: Dict[str, Any] = {
+        "governor": "+".join(sorted(set(_texts(system, GOVERNORS)))) or None,
+        "num_throttled": _num_throttled(system),
+        "throttled_bits": _throttled_bits(system),
+    }
+    for name, pattern in RANGES.items():
+        values = [int(text) for text in _texts(system, pattern) if text.lstrip("-").isdigit()]
+        found[name] = [min(values), max(values)] if values else None
     if hasattr(os, "getloadavg"):
         found["load_average"] = round(os.getloadavg()[0], 2)
     if hasattr(os, "sched_getaffinity"):
         found["affinity"] = sorted(os.sched_getaffinity(0))
     return {name: value for name, value in found.items() if value is not None}
+
+
+def was_throttled(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Say whether the clocks were held down between two states, as far as the machine tells.
+
+    Either a core counts another event; or a Raspberry Pi's firmware holds them down at one of both
+    moments, or has for the first time since boot in between. What it does again and ends again in
+    between, nobody can see.
+    """
+    if after.get("num_throttled", 0) > before.get("num_throttled", 0):
+        return True
+    first, last = before.get("throttled_bits", 0), after.get("throttled_bits", 0)
+    return bool((first | last) & BITS_NOW or last & ~first & BITS_SINCE_BOOT)
 
 
 def cpu_time() -> Optional[CpuTime]:
@@ -87,10 +119,32 @@ def _status_bytes(key: str) -> Optional[int]:
     return None
 
 
-def _num_throttled() -> Optional[int]:
-    found = list(Path("/sys/devices/system/cpu").glob(THROTTLE_COUNTS))
-    counts = [_read(path) for path in found]
-    return sum(int(count) for count in counts if count) if found else None
+def _num_throttled(system: Path) -> Optional[int]:
+    counts = _texts(system, THROTTLE_COUNTS)
+    return sum(int(count) for count in counts) if counts else None
+
+
+def _throttled_bits(system: Path) -> Optional[int]:
+    """Read the firmware's bits from the kernel, else from the tool; None on other machines."""
+    texts = _texts(system, FIRMWARE_BITS)
+    tool = shutil.which(VCGENCMD)
+    if not texts and tool is not None:
+        command = [tool, "get_throttled"]
+        try:
+            said = subprocess.check_output(
+                command, stderr=subprocess.DEVNULL, timeout=VCGENCMD_LIMIT_S
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None  # as on a machine without it: it may need a group that this user is not in
+        texts = [said.decode("ascii", "replace").strip()]
+    found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]+)", texts[0]) if texts else None
+    return int(found[1], 16) if found else None
+
+
+def _texts(system: Path, pattern: str) -> List[str]:
+    """Return what stands in the files that can be read; a sensor may be there and refuse."""
+    texts = [_read(path) for path in sorted(system.glob(pattern))]
+    return [text for text in texts if text]
 
 
 def _read(path: Path) -> Optional[str]:

@@ -96,6 +96,8 @@ FLAGS = {
     "others are unknown": ({"others_ratio": None}, ()),
     "the clock was throttled meanwhile": ({"host_after": {"num_throttled": 3}}, ("throttled",)),
     "throttling is unknown": ({"host_before": {}, "host_after": {}}, ()),
+    "a Raspberry Pi held its clock down": ({"host_after": {"throttled_bits": 4}}, ("throttled",)),
+    "the machine was suspended": ({"clock_jump": True}, ("clock_jump",)),
     "several runs a sample": ({"runs_per_sample": 2}, ("batched",)),
     "two at once": ({"steady": False, "others_ratio": 0.5}, ("host_busy", "not_steady")),
 }
@@ -123,9 +125,12 @@ def test_raw_samples_are_kept_as_they_came(summarized):
 
 
 def test_the_host_says_what_every_restart_was_like(summarized):
-    host = summarized(restart(1.0), restart(2.0), restart(3.0)).measurement.host
+    told = restart(2.0, clock_suspended_ns=0, clock_drift_ns=-300)
+    host = summarized(restart(1.0), told, restart(3.0)).measurement.host
+    assert host["restarts"][1]["clock_drift_ns"] == -300
     assert [r["p50_ms"] for r in host["restarts"]] == [1.0, 2.0, 3.0]
     assert host["restarts"][0]["loop_overhead_ns"] == 90.0
+    assert host["restarts"][0]["clock_drift_ns"] is None
     assert host["input_digest"] == "sha256:1"
     assert "VmHWM" in host["memory_meter"]
 

@@ -133,3 +133,52 @@ def test_garbage_collection_comes_back_after_a_failure():
     with pytest.raises(StopIteration):
         timed([1 * MS])
     assert gc.isenabled()
+
+
+S = 1_000 * MS
+FIRST = clock.Reading(10 * S, 15 * S, 900 * S)
+GAPS = {
+    "ten quiet seconds": (clock.Reading(20 * S, 25 * S, 910 * S), (0, 0, False)),
+    "NTP slews by 500 ppm": (clock.Reading(20 * S, 25 * S, 910 * S + 5 * MS), (0, 5 * MS, False)),
+    "an hour of slewing": (
+        clock.Reading(3610 * S, 3615 * S, 4500 * S + 1800 * MS), (0, 1800 * MS, False),
+    ),
+    "suspended for a minute": (
+        clock.Reading(20 * S, 85 * S, 970 * S), (60 * S, 60 * S, True),
+    ),
+    "suspended, and the wall clock not yet set": (
+        clock.Reading(20 * S, 85 * S, 910 * S), (60 * S, 0, True),
+    ),
+    "the wall clock is set forward": (clock.Reading(20 * S, 25 * S, 911 * S), (0, 1 * S, True)),
+    "the wall clock is set back": (clock.Reading(20 * S, 25 * S, 810 * S), (0, -100 * S, True)),
+    "no clock runs through a suspend": (
+        clock.Reading(20 * S, None, 910 * S), (None, 0, False),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("after", "expected"), GAPS.values(), ids=GAPS)
+def test_a_suspend_and_a_set_clock_show_beside_the_monotonic_one(after, expected):
+    assert clock.gap(FIRST, after) == expected
+
+
+def test_the_clocks_of_this_machine_go_together():
+    before = clock.read()
+    found = clock.gap(before, clock.read())
+    assert not found.clock_jump
+    assert found.clock_suspended_ns is None or abs(found.clock_suspended_ns) < 1 * MS
+
+
+def test_a_jump_of_the_wall_clock_is_told_and_disturbs_no_sample():
+    """The same run twice; during the second somebody sets the clock back by a year."""
+    year = 365 * 24 * 3600 * S
+    still = [clock.Reading(0, 0, year), clock.Reading(1 * S, 1 * S, year + 1 * S)]
+    set_back = [still[0], clock.Reading(1 * S, 1 * S, 1 * S)]
+    timings = []
+    for readings in (still, set_back):
+        scripted = ScriptedClock(repeat(1 * MS))
+        timings.append(clock.time_runs(scripted.run, PLAN, scripted.now, iter(readings).__next__))
+    quiet, disturbed = timings
+    assert disturbed.samples_ns == quiet.samples_ns
+    assert (quiet.clock_jump, disturbed.clock_jump) == (False, True)
+    assert disturbed.document()["clock_drift_ns"] == -year
