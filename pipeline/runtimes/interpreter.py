@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence
 import numpy as np
 
 from pipeline.runtimes.errors import RunnerError
-from pipeline.runtimes.session import Array, Tensor
+from pipeline.runtimes.session import Array, Tensor, check_batch
 
 # What the interpreters raise when they refuse a file, an operator or a tensor.
 REFUSALS = (ValueError, RuntimeError)
@@ -17,21 +17,30 @@ class InterpreterSession:
     """See `pipeline.runtimes.session.Session`."""
 
     def __init__(
-        self, interpreter: Callable[..., Any], model: str, num_threads: int, facts: Dict[str, Any]
+        self,
+        interpreter: Callable[..., Any],
+        model: str,
+        num_threads: int,
+        facts: Dict[str, Any],
+        batch_size: int = 1,
     ) -> None:
         """Load the file and allocate its tensors; ``facts`` names the runtime and its version."""
+        what = "the model" if batch_size == 1 else "a batch of %d of the model" % batch_size
         try:
             self._interpreter = interpreter(model_path=model, num_threads=num_threads)
+            if batch_size != 1:
+                _widen(self._interpreter, batch_size)
             self._interpreter.allocate_tensors()
         except REFUSALS as error:
             raise RunnerError(
-                "%s %s refuses the model: %s" % (facts["runtime"], facts["version"], error)
+                "%s %s refuses %s: %s" % (facts["runtime"], facts["version"], what, error)
             ) from error
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
         names = _signature_names(self._interpreter)
         self.inputs = tuple(_tensor(detail, names) for detail in inputs)
         self.outputs = tuple(_tensor(detail, names) for detail in outputs)
+        check_batch((*self.inputs, *self.outputs), batch_size, "the .tflite file")
         self._inputs = [detail["index"] for detail in inputs]
         self._outputs = [detail["index"] for detail in outputs]
         self.facts = {**facts, **_placement(self._interpreter), "num_threads": num_threads}
@@ -48,6 +57,14 @@ class InterpreterSession:
             raise RunnerError(
                 "%s refuses the request: %s" % (self.facts["runtime"], error)
             ) from error
+
+
+def _widen(interpreter: Any, batch_size: int) -> None:
+    """Ask for a batch; what the graph makes of it shows when its tensors are allocated."""
+    for detail in interpreter.get_input_details():
+        shape = [int(axis) for axis in detail["shape"]]
+        if shape:
+            interpreter.resize_tensor_input(detail["index"], [batch_size, *shape[1:]])
 
 
 def _signature_names(interpreter: Any) -> Dict[int, str]:

@@ -13,7 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from pipeline.runtimes.errors import RunnerError
 from pipeline.runtimes.layers import NUM_WARMUP_RUNS, row
-from pipeline.runtimes.session import Array, Tensor
+from pipeline.runtimes.session import Array, Tensor, check_batch
 
 PROVIDER = "CPUExecutionProvider"
 LOG_ERRORS = 3
@@ -41,9 +41,11 @@ DTYPES = {
 }
 
 
-def load(model: str, num_threads: int) -> OnnxSession:
+def load(model: str, num_threads: int, batch_size: int = 1) -> OnnxSession:
     """Load an ONNX file. Raises `RunnerError` when ONNX Runtime or its CPU provider refuses it."""
-    return OnnxSession(model, num_threads)
+    session = OnnxSession(model, num_threads)
+    check_batch((*session.inputs, *session.outputs), batch_size, "the ONNX file")
+    return session
 
 
 def layers(

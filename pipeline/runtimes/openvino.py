@@ -28,7 +28,7 @@ if _is_hidden:
 
 from pipeline.runtimes.errors import RunnerError  # noqa: E402 - likewise
 from pipeline.runtimes.layers import NUM_WARMUP_RUNS, row  # noqa: E402 - likewise
-from pipeline.runtimes.session import Array, Tensor  # noqa: E402 - likewise
+from pipeline.runtimes.session import Array, Tensor, check_batch  # noqa: E402 - likewise
 
 DEVICE = "CPU"
 # Keys of the statement in rt_info, under STATEMENT.
@@ -48,9 +48,9 @@ NUM_COUNTING_SESSIONS = 5
 _NS_PER_US = 1000
 
 
-def load(model: str, num_threads: int) -> OpenvinoSession:
+def load(model: str, num_threads: int, batch_size: int = 1) -> OpenvinoSession:
     """Load an IR. Raises `RunnerError` when OpenVINO refuses it or runs another precision."""
-    return OpenvinoSession(model, num_threads)
+    return OpenvinoSession(model, num_threads, batch_size)
 
 
 def layers(
@@ -84,16 +84,21 @@ def layers(
 class OpenvinoSession:
     """See `pipeline.runtimes.session.Session`."""
 
-    def __init__(self, model: str, num_threads: int, counting: bool = False) -> None:
+    def __init__(
+        self, model: str, num_threads: int, batch_size: int = 1, counting: bool = False
+    ) -> None:
         """Compile for lowest latency: one stream, ``num_threads`` on one operator at a time.
 
         ``counting`` notes the time of each node, which `means_us` returns.
         """
         core = openvino.Core()
+        what = "the model" if batch_size == 1 else "a batch of %d of the model" % batch_size
         try:
             ir = core.read_model(model)
             stated = statement(ir)
             _check_capability(stated, core)
+            if batch_size != 1:
+                _widen(ir, batch_size)
             settings = _settings(stated, num_threads)
             if counting:
                 settings["PERF_COUNT"] = "YES"
@@ -107,8 +112,9 @@ class OpenvinoSession:
             self._given = [self._request.get_tensor(port).data for port in compiled.outputs]
         except REFUSALS as error:
             raise RunnerError(
-                "OpenVINO %s refuses the model: %s" % (_version(), reason(error))
+                "OpenVINO %s refuses %s: %s" % (_version(), what, reason(error))
             ) from error
+        check_batch((*self.inputs, *self.outputs), batch_size, "the IR")
         check_executed(stated[PRECISION], plan["executed_precisions"])
         self.facts: Dict[str, Any] = {
             "runtime": "openvino",
@@ -147,6 +153,12 @@ class OpenvinoSession:
             for place, info in enumerate(self._request.get_profiling_info())
             if info.status == executed
         }
+
+
+def _widen(ir: openvino.Model, batch_size: int) -> None:
+    """Set the first axis of every input; raises what OpenVINO raises when the graph forbids it."""
+    shapes = {port: port.get_partial_shape() for port in ir.inputs}
+    ir.reshape({port: [batch_size, *list(shape)[1:]] for port, shape in shapes.items()})
 
 
 def statement(ir: openvino.Model) -> Dict[str, str]:
@@ -241,6 +253,9 @@ def _settings(stated: Mapping[str, str], num_threads: int) -> Dict[str, str]:
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": str(num_threads),
+        # It would pin its threads to the first cores: those of every session, in every process, to
+        # the same ones (2026.4.1, seen in /proc/self/task/*/status).
+        "ENABLE_CPU_PINNING": "NO",
     }
 
 

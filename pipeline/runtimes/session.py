@@ -1,8 +1,9 @@
 """What every runtime adapter gives: a loaded model with typed inputs and outputs.
 
-An adapter is a module with ``load(model: str, num_threads: int) -> Session`` that raises
-`RunnerError` when the runtime refuses the model. A request is one sample: every tensor has a batch
-of one and the artifact's own dtype.
+An adapter is a module with ``load(model: str, num_threads: int, batch_size: int = 1) -> Session``
+that raises `RunnerError` when the runtime refuses the model, or cannot take so many samples at
+once. A request is one sample, or ``batch_size`` of them along the first axis of every tensor, in
+the artifact's own dtypes.
 """
 
 from __future__ import annotations
@@ -36,8 +37,40 @@ class Session(Protocol):
     facts: Dict[str, Any]
 
     def run(self, inputs: Sequence[Array]) -> List[Array]:
-        """Copy in, run, copy out: one request of batch 1 in the artifact's own dtypes."""
+        """Copy in, run, copy out: one request in the artifact's own dtypes."""
         ...
+
+
+def check_batch(tensors: Sequence[Tensor], batch_size: int, what: str) -> None:
+    """Refuse a model whose inputs and outputs do not all have room for that many samples.
+
+    Args:
+        tensors: of a model loaded for ``batch_size``; one sample fits everywhere.
+        batch_size: how many samples a request has.
+        what: the runtime, for the message.
+    """
+    for tensor in tensors if batch_size != 1 else ():
+        has_room = [isinstance(axis, str) or axis == batch_size for axis in tensor.shape[:1]]
+        if has_room != [True]:
+            raise RunnerError(
+                "%s takes no batch of %d: the first axis of %r is fixed, its shape is %s; leave "
+                "batch_size at 1, or make a file with a free batch axis"
+                % (what, batch_size, tensor.name, list(tensor.shape))
+            )
+
+
+def refuse_batch(batch_size: int, what: str) -> None:
+    """Refuse more than one sample a request where the runtime's files fix it at one."""
+    if batch_size != 1:
+        raise RunnerError(
+            "%s takes no batch of %d: its files are made for one sample; leave batch_size at 1"
+            % (what, batch_size)
+        )
+
+
+def of_one(tensors: Sequence[Tensor]) -> List[Tensor]:
+    """Return a batch's inputs as they are for one sample of it, to encode that one."""
+    return [tensor._replace(shape=(1, *tensor.shape[1:])) for tensor in tensors]
 
 
 def encode(sample: Array, tensor: Tensor) -> Array:

@@ -13,14 +13,15 @@ import numpy as np
 
 from pipeline.runtimes.cuda import Driver
 from pipeline.runtimes.errors import RunnerError
-from pipeline.runtimes.session import Array, Tensor
+from pipeline.runtimes.session import Array, Tensor, refuse_batch
 
 RTX_MAGIC = b"vtrt"  # how TensorRT-RTX 1.7 begins an engine; any other is TensorRT's to judge
 DISTRIBUTIONS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}
 
 
-def load(model: str, num_threads: int) -> TensorRTSession:
+def load(model: str, num_threads: int, batch_size: int = 1) -> TensorRTSession:
     """Load an engine. Raises `RunnerError` without a GPU, without its library, or when refused."""
+    refuse_batch(batch_size, "TensorRT")
     content = Path(model).read_bytes()
     module = "tensorrt_rtx" if content.startswith(RTX_MAGIC) else "tensorrt"
     driver = Driver()

@@ -22,7 +22,7 @@ from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as sch
 
 from pipeline.runtimes import ethos_u
 from pipeline.runtimes.errors import RunnerError
-from pipeline.runtimes.session import Array, Tensor
+from pipeline.runtimes.session import Array, Tensor, refuse_batch
 
 IDENTIFIER, IDENTIFIER_AT = b"TFL3", slice(4, 8)
 # Room for the arena; pages that are not touched cost nothing.
@@ -34,8 +34,9 @@ _OPERATOR = re.compile(r"Didn't find op for builtin opcode '(\w+)'|Node (\w+) \(
 _ARENA = re.compile(r"Arena allocation total (\d+) bytes")
 
 
-def load(model: str, num_threads: int) -> TfliteMicroSession:
+def load(model: str, num_threads: int, batch_size: int = 1) -> TfliteMicroSession:
     """Load a .tflite file. Raises `RunnerError` when tflite-micro refuses it."""
+    refuse_batch(batch_size, "tflite-micro")
     return TfliteMicroSession(model, num_threads)
 
 
