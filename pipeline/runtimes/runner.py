@@ -11,6 +11,8 @@ Three commands, as docs/runner-protocol.md says for whoever writes another one:
     ``outputs``  the resident memory that loading and a few runs add to the process at their peak;
                  then every raw sample through preprocessing and artifact, one at a time; floats
                  out (npz).
+    ``load``     MultiStream, Server or Offline (`pipeline.runtimes.scenarios`).
+    ``layers``   times of single operators, where the runtime tells them.
 
 The request of ``load`` and ``run`` is a line of JSON on standard input, the reply the last line on
 standard output. Asked to ``wait``, it imports its runtime, says so by a line, and does the rest
@@ -39,7 +41,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, TextIO, Tuple, 
 import numpy as np
 
 from pipeline import preprocessing
-from pipeline.runtimes import clock, device_lock, host, machine, mapped
+from pipeline.runtimes import clock, device_lock, host, machine, mapped, scenarios
 from pipeline.runtimes.errors import RunnerError
 from pipeline.runtimes.session import Array, Session, Tensor, decode_all, encode_all
 
@@ -58,6 +60,7 @@ DISTRIBUTIONS = {
 RUNTIMES = tuple(DISTRIBUTIONS)
 SOURCE_DIGEST = "SOURCE_DIGEST"  # in a zipapp, whose sources cannot be listed
 NUM_MEMORY_RUNS = 10
+NUM_LOAD_SAMPLES = 64  # a load goes through them again and again
 CHUNK = 64  # samples preprocessed at once: enough to be quick, and little memory
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
@@ -241,9 +244,33 @@ def _load_and_weigh(adapter: Any, request: Request, tensor: Array) -> Tuple[Sess
     return session, peak - before
 
 
+def _scenario(request: Request) -> Dict[str, Any]:
+    adapter, raw = _adapter(request), _raw_inputs(request)
+    tensors = _preprocess(request, raw[:NUM_LOAD_SAMPLES])
+
+    def load_model(num_threads: int, batch_size: int) -> Session:
+        return cast(Session, adapter.load(request["model"], num_threads, batch_size))
+
+    with device_lock.held(request.get("lock")):
+        return scenarios.run_load(load_model, tensors, request["load"])
+
+
+def _layers(request: Request) -> Dict[str, Any]:
+    adapter, raw = _adapter(request), _raw_inputs(request)
+    if not hasattr(adapter, "layers"):
+        raise RunnerError("%s tells no times of single operators" % request["runtime"])
+    session = _load(adapter, request)
+    sample = encode_all(_preprocess(request, raw[:1]), session.inputs)
+    with device_lock.held(request.get("lock")):
+        rows = adapter.layers(request["model"], request["num_threads"], sample, request["num_runs"])
+    return {"layers": rows, "facts": session.facts}
+
+
 _WHATS: Dict[str, Callable[[Request], Dict[str, Any]]] = {
     "latency": _latency,
     "outputs": _outputs,
+    "load": _scenario,
+    "layers": _layers,
 }
 _KEYS = {
     "load": ("runtime", "model", "num_threads"),

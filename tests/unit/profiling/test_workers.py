@@ -111,7 +111,8 @@ def test_a_worker_loads_numpy_one_runtime_and_nothing_heavy(job, tmp_path):
     heavy = {"torch", "dvc", "msgspec", "onnx", "rich", "yaml", "scipy", "ai_edge_litert", "pandas"}
     assert not heavy & modules
     room = {
-        "clock", "device_lock", "errors", "host", "machine", "mapped", "onnxruntime", "runner",
+        "arrivals", "clock", "device_lock", "errors", "host", "layers", "machine", "mapped",
+        "onnxruntime", "runner", "scenarios",
         "session", "structured",
     }  # fmt: skip
     parts = {f"pipeline.runtimes.{name}" for name in room}
