@@ -9,6 +9,7 @@ from pipeline.reporting.answer import Answer
 
 # The flags that make a number less sure; others (``batched``) only say how it was taken.
 NOISE = ("host_busy", "not_steady", "throttled")
+SUPERLATIVES = {"latency": "fastest", "size": "smallest", "energy": "most frugal"}
 
 
 def parts(candidate: str) -> tuple[str, str]:
@@ -115,15 +116,17 @@ def against_reference(m: Measurement) -> str:
 
 
 def took(m: Measurement) -> str:
-    """Say the latency: a median with its interval, or a compiler's one number for what it is."""
+    """Say the latency: a median with its interval, a compiler's one number, or that it has none."""
+    if m.kind == "emulated":
+        return "emulated, so its time is not known"
     if m.kind == "estimated":
         return f"latency {duration(m.latency_ms.p50)}, estimated"
     return f"p50 {latency(m)}"
 
 
 def speed(m: Measurement) -> str:
-    """Say the latency and how it compares; an estimate has nothing to compare with."""
-    return took(m) if m.kind == "estimated" else f"{took(m)}, {against_reference(m)}"
+    """Say the latency and how it compares, where it was measured."""
+    return f"{took(m)}, {against_reference(m)}" if m.kind == "measured" else took(m)
 
 
 def noise(m: Measurement) -> str:
@@ -185,7 +188,7 @@ def why(answer: Answer) -> str:
     s, m = answer.selection, answer.artifact
     assert s is not None
     assert m is not None
-    superlative = "fastest" if s.objective == "latency" else "smallest"
+    superlative = SUPERLATIVES[s.objective]
     validation = next(c for c in answer.candidates if c.candidate == m.candidate)
     bound = "it is the reference itself"
     if validation.drop is not None:
@@ -208,7 +211,7 @@ def next_best(answer: Answer) -> list[str]:
     if second is None:
         return ["Next best: none, no other candidate meets the budget."]
     doubt = "; their intervals overlap, so the order may be chance"
-    if s.distinguishable or second.kind == "estimated":
+    if s.distinguishable or second.kind != "measured":
         doubt = ""
     figures = f"{took(second)}, {size(second.size_bytes)}"
     return [f"Next best: `{readable(second.candidate)}`, {figures}{doubt}."]
@@ -222,7 +225,7 @@ def would_change(answer: Answer) -> list[str]:
         return ["It would change: no wider quality budget makes another candidate win."]
     other = next(c for c in answer.candidates if c.candidate == s.better_if)
     took_by_other = (
-        took(other) if other.kind == "estimated" else f"p50 {duration(other.latency_ms.p50)}"
+        f"p50 {duration(other.latency_ms.p50)}" if other.kind == "measured" else took(other)
     )
     figures = f"{took_by_other}, {size(other.size_bytes)}"
     assert s.better_if_max_quality_drop is not None
@@ -245,6 +248,11 @@ def evidence(answer: Answer) -> str:
         return (
             f"Evidence: latency estimated, not measured, by {meter}; outputs and memory by "
             f"{m.runtime} {m.runtime_version} on {cpu}."
+        )
+    if m.kind == "emulated":
+        return (
+            f"Evidence: outputs of {m.runtime} {m.runtime_version} on {m.device.get('arch')}, "
+            f"{cpu}; an emulator's time and memory are not the target's."
         )
     return (
         f"Evidence: {m.kind} on {cpu}, {m.runtime} {m.runtime_version}, {_threads(m)}, "

@@ -1,0 +1,1 @@
+"""What measurements are worth, measured: each module writes a page in docs/benchmarks/."""
