@@ -380,6 +380,10 @@ class TestAdapter:
         with pytest.raises(RunnerError, match=r"runs in one thread, profile\.num_threads is 4"):
             adapter.load(str(built["fp32"][0].path), 4)
 
+    def test_a_batch_is_refused(self, built):
+        with pytest.raises(RunnerError, match=r"^tflite-micro takes no batch of 8: .*at 1$"):
+            adapter.load(str(built["fp32"][0].path), 1, 8)
+
     def test_a_request_of_another_type_is_refused(self, built):
         loaded = adapter.load(str(built["int8-static"][0].path), 1)
         with pytest.raises(RunnerError, match="tflite-micro refuses the request: "):

@@ -5,8 +5,10 @@ PyTorch, or numpy; the artifact runs in OpenVINO, one sample at a time.
 """
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -476,6 +478,53 @@ def test_an_input_of_another_shape_or_type_is_not_stretched_to_fit(artifact, val
     loaded = adapter.load(str(artifact / "model.xml"), 1)
     with pytest.raises(RunnerError, match="OpenVINO input 'input' takes float32"):
         loaded.run([value])
+
+
+@pytest.mark.parametrize("precision", MADE)
+def test_a_batch_says_what_its_samples_say_alone(built, samples, precision):
+    loaded = adapter.load(str(built[precision].path), 1, 8)
+    assert (loaded.inputs[0].shape, loaded.outputs[0].shape) == ((8, *SHAPE), (8, NUM_CLASSES))
+    (together,) = loaded.run([samples[:8]])
+    alone = outputs_of(built[precision], samples[:8])
+    assert sqnr_db(alone, together) >= MIN_SQNR_DB[precision]
+    with pytest.raises(RunnerError, match="takes float32"):
+        loaded.run([samples[:1]])
+
+
+def test_an_ir_that_fixes_its_batch_is_refused_in_one_line(built, tmp_path):
+    ir = openvino.Core().read_model(built["fp32"].path)
+    (result,) = ir.get_results()
+    op = openvino.opset8.reshape(result.input_value(0), np.array([1, NUM_CLASSES, 1]), False)
+    fixed = openvino.Model([openvino.opset8.result(op)], ir.get_parameters(), "net")
+    for key in (adapter.PRECISION, adapter.HINT):
+        stated = ir.get_rt_info([adapter.STATEMENT, key]).astype(str)
+        fixed.set_rt_info(stated, [adapter.STATEMENT, key])
+    openvino.save_model(fixed, tmp_path / "model.xml", compress_to_fp16=False)
+    adapter.load(str(tmp_path / "model.xml"), 1)
+    with pytest.raises(RunnerError, match="refuses a batch of 8 of the model: ") as refused:
+        adapter.load(str(tmp_path / "model.xml"), 1, 8)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_session_pins_no_thread_where_another_would_be_pinned_too(artifact, samples):
+    """Left alone, OpenVINO 2026.4 pins what runs to the first core while it runs."""
+    loaded = adapter.load(str(artifact / "model.xml"), 1)
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("one core alone")
+    stop, seen = threading.Event(), set()
+
+    def runs():
+        while not stop.is_set():
+            loaded.run([samples[:1]])
+
+    thread = threading.Thread(target=runs)
+    thread.start()
+    for _ in range(2000):
+        seen.add(frozenset(os.sched_getaffinity(thread.native_id)))
+    stop.set()
+    thread.join()
+    assert seen == {frozenset(allowed)}
 
 
 def test_outputs_are_the_callers_own(artifact, samples):

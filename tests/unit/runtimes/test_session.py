@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.runtimes import structured
+from pipeline.runtimes import session, structured
 from pipeline.runtimes.errors import RunnerError
 from pipeline.runtimes.session import Tensor, decode, decode_all, encode, encode_all
 
@@ -124,3 +124,34 @@ def test_one_of_several_outputs_without_the_batch_is_refused():
         RunnerError, match=r"'odd' has shape \[3\], its first axis must be the batch"
     ):
         decode_all([np.zeros((1, 2), np.float32), np.zeros(3, np.float32)], (IMAGE, odd))
+
+
+SHAPES = {
+    "a free axis takes any batch": (("batch", 3), 8, True),
+    "the batch asked for": ((8, 3), 8, True),
+    "another batch": ((1, 3), 8, False),
+    "a tensor without axes": ((), 8, False),
+    "one sample fits everywhere": ((5, 3), 1, True),
+}
+
+
+@pytest.mark.parametrize(("shape", "batch", "fits"), SHAPES.values(), ids=SHAPES)
+def test_a_batch_needs_room_in_every_tensor(shape, batch, fits):
+    tensors = [session.Tensor("a", "float32", (batch, 3)), session.Tensor("b", "float32", shape)]
+    if fits:
+        session.check_batch(tensors, batch, "the file")
+        return
+    with pytest.raises(RunnerError, match=r"the file takes no batch of 8: the first axis of 'b'"):
+        session.check_batch(tensors, batch, "the file")
+
+
+def test_a_runtime_without_batches_says_so():
+    session.refuse_batch(1, "tflite-micro")
+    with pytest.raises(RunnerError, match=r"tflite-micro takes no batch of 2: .* batch_size at 1"):
+        session.refuse_batch(2, "tflite-micro")
+
+
+def test_the_inputs_of_a_batch_are_those_of_one_sample_but_for_the_first_axis():
+    tensors = [session.Tensor("a", "int8", (8, 3), 0.5, 4), session.Tensor("b", "int8", ("n", 3))]
+    assert [tensor.shape for tensor in session.of_one(tensors)] == [(1, 3), (1, 3)]
+    assert session.of_one(tensors)[0][3:] == (0.5, 4)

@@ -22,3 +22,8 @@ def test_without_a_gpu_loading_is_one_line(without_gpu, tmp_path):
 def test_without_a_gpu_there_is_no_compute_capability(without_gpu):
     assert without_gpu
     assert cuda.compute_capability() is None
+
+
+def test_a_batch_is_refused_before_a_gpu_is_looked_for():
+    with pytest.raises(RunnerError, match=r"^TensorRT takes no batch of 8: .*batch_size at 1$"):
+        tensorrt.load("model.engine", 1, 8)
