@@ -171,7 +171,22 @@ def _target(target: Target, data: Data) -> Problems:
     if convert.activation_dtype not in (None, *takes):
         what = f"kernels for {converter} take {', '.join(takes)}"
         yield ("convert", "activation_dtype"), f"{what}, got {convert.activation_dtype}"
+    yield from _scenarios(target)
     yield from _compiler(target)
+
+
+def _scenarios(target: Target) -> Problems:
+    key = ("profile", "scenarios")
+    for each in target.profile.scenarios:
+        if (each.queries_per_s is None) == (each.scenario == "Server"):
+            what = "queries_per_s is of Server, and required there"
+            yield key, f"{what}, got {each.scenario} with {each.queries_per_s}"
+        if each.scenario == "Server" and each.batch_size != 1:
+            what = "a query of Server is one sample, so batch_size must be 1"
+            yield key, f"{what}, got {each.batch_size}"
+        if each.scenario == "MultiStream" and each.samples_per_query % each.batch_size:
+            what = "batches must fill a query: samples_per_query must be a multiple of batch_size"
+            yield key, f"{what} {each.batch_size}, got {each.samples_per_query}"
 
 
 def _compiler(target: Target) -> Problems:

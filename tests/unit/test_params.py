@@ -115,6 +115,25 @@ REFUSED = {
         ("num_samples: 64", "num_samples: 6400"),
         r"quantize\.int8\.num_samples must be at most data\.num_calibration 128, got 6400",
     ),
+    "a server without a rate": (
+        ("    profile: {}", "    profile: {scenarios: [{scenario: Server}]}"),
+        r"profile\.scenarios: queries_per_s is of Server, and required there, got Server with None",
+    ),
+    "a rate without a server": (
+        ("    profile: {}", "    profile: {scenarios: [{scenario: Offline, queries_per_s: 5.0}]}"),
+        r"profile\.scenarios: queries_per_s is of Server, .*, got Offline with 5\.0",
+    ),
+    "a server in batches": (
+        (
+            "    profile: {}",
+            "    profile: {scenarios: [{scenario: Server, queries_per_s: 5.0, batch_size: 2}]}",
+        ),
+        r"profile\.scenarios: a query of Server is one sample, .* must be 1, got 2",
+    ),
+    "batches that do not fill a query": (
+        ("    profile: {}", "    profile: {scenarios: [{scenario: MultiStream, batch_size: 3}]}"),
+        r"samples_per_query must be a multiple of batch_size 3, got 8",
+    ),
     "a key that stands twice": (
         ("model: digits", "model: digits\nmodel: other"),
         r"model stands twice",
