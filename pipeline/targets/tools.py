@@ -67,6 +67,7 @@ EXTRAS = {
 }
 REMEDIES = {
     "device-tflite": "make setup (needs Python 3.11 or earlier)",
+    "emulated-aarch64": "make setup (needs apt-get, with root or sudo)",
     CONVERT_TENSORFLOW: "make setup",
 }
 

@@ -48,6 +48,15 @@ def test_a_target_that_is_on_brings_its_toolchain_alone(own, targets, extras, en
     assert needed(own, targets) == (extras, environments)
 
 
+def test_another_instruction_set_is_an_environment_too(own):
+    target = PRESETS["linux-tflite-runtime"]
+    profile = msgspec.structs.replace(target.profile, environment="emulated-aarch64")
+    targets = {"board": msgspec.structs.replace(target, profile=profile)}
+    p = msgspec.structs.replace(own, targets=targets)
+    assert toolchains.needed(p) == (set(), {"emulated-aarch64"})
+    assert "emulated-aarch64" in toolchains.everything()[1]
+
+
 def test_quantization_aware_training_brings_its_library(own):
     training = {
         name: getattr(own.distill["recover"], name)

@@ -85,4 +85,5 @@ def test_doctor_lists_every_tool_with_who_uses_it_and_how_to_get_it(tmp_path):
     )
     assert rows["onnx"].version
     assert tools.remedy("nncf", tools.BUILD) == "pip install 'slipway[openvino]'"
+    assert tools.remedy("tflite-runtime", "emulated-aarch64").startswith("make setup")
     assert rows["onnx"].remedy is None

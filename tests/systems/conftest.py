@@ -1,0 +1,31 @@
+"""Real parts beside this machine: another instruction set, a board by SSH, a device by adb."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EMULATED = ROOT / ".venvs/emulated-aarch64"
+
+
+@pytest.fixture(scope="session")
+def emulated_environments(tmp_path_factory):
+    """A folder with the environment emulated-aarch64, and in it this working tree for its wheel."""
+    if not (EMULATED / "bin/python").is_file():
+        pytest.skip("environment emulated-aarch64 is absent; run scripts/setup --all")
+    environments = tmp_path_factory.mktemp("environments")
+    folder = environments / EMULATED.name
+    shutil.copytree(EMULATED / "bin", folder / "bin")
+    (folder / "root").symlink_to(EMULATED / "root")
+    packages = folder / "lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    for path in (EMULATED / "lib/python3.11/site-packages").iterdir():
+        source = ROOT / "pipeline" if path.name == "pipeline" else path
+        (packages / path.name).symlink_to(source)
+    return environments
+
+
+@pytest.fixture
+def emulated_python(emulated_environments):
+    return emulated_environments / EMULATED.name / "bin/python"
