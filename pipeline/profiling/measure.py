@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import params
-from pipeline.profiling import summary, workers
+from pipeline.profiling import passes, summary, workers
 from pipeline.profiling.agreement import Outputs
 from pipeline.profiling.bench import Bench, Candidate, Preset
 from pipeline.profiling.summary import Found, Measured
@@ -74,13 +75,24 @@ def measure(
         running = [each for each in found if each.outputs is not None]
         if bench.is_timed:
             time_in_rounds(running, bench, sample, range(bench.preset.num_restarts), on_step)
-    compared = next((each for each in running if each.candidate.name == reference), None)
-    return [summary.summarize(each, compared, bench) for each in found]
+        compared = next((each for each in running if each.candidate.name == reference), None)
+        measured = [summary.summarize(each, compared, bench) for each in found]
+        return [
+            replace(
+                each,
+                measurement=passes.run(known.candidate, each.measurement, bench, sample, on_step),
+            )
+            if each.measurement.kind == "measured"
+            else each
+            for each, known in zip(measured, found, strict=True)
+        ]
 
 
 def num_steps(num_candidates: int, bench: Bench) -> int:
     """Return how often `measure` calls ``on_step`` when all candidates can be measured."""
-    return num_workers(num_candidates, bench.preset) if bench.is_timed else num_candidates
+    if not bench.is_timed:
+        return num_candidates
+    return num_workers(num_candidates, bench.preset) + num_candidates * passes.num_steps(bench)
 
 
 def num_workers(num_candidates: int, preset: Preset) -> int:

@@ -132,7 +132,7 @@ def make_tiny(values):
     }
     values["train"] |= {"epochs": 10, "learning_rate": 0.01}
     values["distill"]["recover"] |= {"epochs": 5, "learning_rate": 0.01}
-    del values["targets"]["linux-tflite-runtime"]
+    del values["targets"]["linux-tflite-runtime"], values["targets"]["raspberry-pi-5-tflite"]
     values["targets"]["x86-onnxruntime"]["convert"]["precisions"] = ["fp32"]
     values["targets"]["x86-litert"]["convert"]["precisions"] = ["fp32", "int8-static"]
 

@@ -22,7 +22,9 @@ def edited(tmp_path, *changes):
 
 def test_the_default_file_is_valid():
     loaded = params.load(ROOT / params.FILE_NAME)
-    assert set(loaded.targets) == {"x86-onnxruntime", "x86-litert", "linux-tflite-runtime"}
+    assert set(loaded.targets) == {
+        "x86-onnxruntime", "x86-litert", "linux-tflite-runtime", "raspberry-pi-5-tflite",
+    }  # fmt: skip
     assert params.reference_candidate(loaded) == "dense-fp32"
 
 
