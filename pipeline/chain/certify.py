@@ -6,6 +6,7 @@ Writes  models/certified/T/ {measurement.json, reference.json, manifest.json}; t
         when nothing was selected
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -56,11 +57,18 @@ def _certify(
     )
     # an fp32 reference that the target's own runtime lacks kernels for ran elsewhere
     elsewhere = msgspec.structs.replace(target, runtime=reference.runtime)
-    reference_outputs = measure.outputs(selected / "reference" / "files", test, elsewhere)
+    with ThreadPoolExecutor() as pool:  # nothing is timed
+        place = selected / "reference" / "files"
+        asked = pool.submit(measure.outputs, place, test, elsewhere)
+        other = None
+        if chosen.candidate != reference.candidate:
+            place = selected / "artifact" / "files"
+            other = pool.submit(measure.outputs, place, test, target)
+        reference_outputs = asked.result()
+        outputs = other.result() if other else None
     by_itself = summary.judged_by(judge, truth, reference_outputs, None)
     judged = by_itself
-    if chosen.candidate != reference.candidate:
-        outputs = measure.outputs(selected / "artifact" / "files", test, target)
+    if outputs is not None:
         judged = summary.judged_by(judge, truth, outputs, reference_outputs)
     return (
         msgspec.structs.replace(chosen, **judged),
