@@ -1,9 +1,12 @@
 """Real parts beside this machine: another instruction set, a board by SSH, a device by adb."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+
+from tests.systems import board as boards
 
 ROOT = Path(__file__).parents[2]
 EMULATED = ROOT / ".venvs/emulated-aarch64"
@@ -29,3 +32,20 @@ def emulated_environments(tmp_path_factory):
 @pytest.fixture
 def emulated_python(emulated_environments):
     return emulated_environments / EMULATED.name / "bin/python"
+
+
+@pytest.fixture
+def board(tmp_path_factory):
+    """A board on loopback, as `board.Board` describes it."""
+    if (reason := boards.missing()) is not None:
+        pytest.skip(reason)
+    with boards.running(tmp_path_factory.mktemp("board")) as running:
+        yield running
+
+
+@pytest.fixture
+def small_folder(board):
+    """Make a folder with room for so many bytes on the board."""
+    if os.getuid() != 0:
+        pytest.skip("a small folder is a mount, which needs root")
+    return board.small_folder
