@@ -9,14 +9,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import params
+from tests.systems import relay
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venvs/board/bin/python"
@@ -122,6 +122,8 @@ class Board:
         for pid in victims:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        while any(is_running(pid) for pid in victims):
+            time.sleep(0.01)
         return len(victims)
 
     def stop(self) -> None:
@@ -132,35 +134,12 @@ class Board:
             self._server.wait()
             self._server = None
 
-    @contextmanager
-    def narrow(self, num_bytes: int, times: int = 1) -> Iterator[int]:
+    def narrow(self, num_bytes: int, times: int = 1) -> AbstractContextManager[int]:
         """Give another port, whose first ``times`` connections break after so many bytes sent.
 
-        What follows passes. Encrypted bytes from the client count, its handshake (3 kB) too.
+        Encrypted bytes from the client count, its handshake (3 kB) too.
         """
-        with socket.create_server((self.host, 0)) as server:
-            relay = _Relay(server, (self.host, self.port), num_bytes, times)
-            thread = threading.Thread(target=relay.serve)
-            thread.start()
-            try:
-                yield server.getsockname()[1]
-            finally:
-                server.shutdown(socket.SHUT_RDWR)
-                thread.join()
-                relay.close()
-
-    @contextmanager
-    def small_folder(self, num_bytes: int) -> Iterator[Path]:
-        """Give a folder on the board with room for so many bytes (whole pages); needs root."""
-        folder = self.home / "small"
-        folder.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "slipway-board", str(folder)]
-        subprocess.run(mount, check=True, capture_output=True, text=True)
-        try:
-            yield folder
-        finally:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
-            folder.rmdir()
+        return relay.narrow((self.host, self.port), num_bytes, times)
 
 
 def missing() -> str | None:
@@ -238,64 +217,16 @@ def _descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+def is_running(pid: int) -> bool:
+    """Tell whether a process is there that has not ended."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in {"Z", "X"}  # proc(5)
+
+
 def _name(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     return ""
-
-
-class _Relay:
-    """Passes bytes on between connections to ``server`` and ``to``."""
-
-    def __init__(
-        self, server: socket.socket, to: tuple[str, int], num_bytes: int, times: int
-    ) -> None:
-        self.server = server
-        self.to = to
-        self.num_bytes = num_bytes
-        self.times = times
-        self.sockets: list[socket.socket] = []
-        self.threads: list[threading.Thread] = []
-
-    def serve(self) -> None:
-        """Take connections until the server is shut down."""
-        while True:
-            try:
-                client, _ = self.server.accept()
-            except OSError:
-                return  # shut down
-            board = socket.create_connection(self.to)
-            limit = self.num_bytes if self.times > 0 else None
-            self.times -= 1
-            self.sockets += [client, board]
-            for source, sink, most in ((client, board, limit), (board, client, None)):
-                thread = threading.Thread(target=_pass_on, args=(source, sink, most))
-                thread.start()
-                self.threads.append(thread)
-
-    def close(self) -> None:
-        """Close whatever is open still."""
-        for each in self.sockets:
-            _shut(each)
-        for thread in self.threads:
-            thread.join()
-        for each in self.sockets:
-            each.close()
-
-
-def _pass_on(source: socket.socket, sink: socket.socket, most: int | None) -> None:
-    """Pass bytes on until one side ends; or until so many, then break both."""
-    passed = 0
-    with suppress(OSError):
-        while chunk := source.recv(65536 if most is None else min(65536, most - passed)):
-            sink.sendall(chunk)
-            passed += len(chunk)
-            if passed == most:
-                break
-    _shut(source)
-    _shut(sink)
-
-
-def _shut(each: socket.socket) -> None:
-    with suppress(OSError):  # it is not connected any more
-        each.shutdown(socket.SHUT_RDWR)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.systems import android as androids
 from tests.systems import board as boards
+from tests.systems import storage
 
 ROOT = Path(__file__).parents[2]
 EMULATED = ROOT / ".venvs/emulated-aarch64"
@@ -44,8 +46,18 @@ def board(tmp_path_factory):
 
 
 @pytest.fixture
-def small_folder(board):
-    """Make a folder with room for so many bytes on the board."""
+def small_folder():
+    """Make a folder that gets full, as `storage.small` does."""
     if os.getuid() != 0:
-        pytest.skip("a small folder is a mount, which needs root")
-    return board.small_folder
+        pytest.skip("a folder that gets full is a mount of its own, which needs root")
+    return storage.small
+
+
+@pytest.fixture
+def android(tmp_path_factory, monkeypatch):
+    """A device that adb knows, as `android.Device` describes it; plain adb finds it, too."""
+    if (reason := androids.missing()) is not None:
+        pytest.skip(reason)
+    with androids.running(tmp_path_factory.mktemp("android")) as running:
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(running.server_port))
+        yield running
