@@ -13,6 +13,7 @@ Three commands, as docs/runner-protocol.md says for whoever writes another one:
                  out (npz).
     ``load``     MultiStream, Server or Offline (`pipeline.runtimes.scenarios`).
     ``layers``   times of single operators, where the runtime tells them.
+    ``loadgen``  what MLPerf's LoadGen finds (`pipeline.runtimes.loadgen`), where it is installed.
 
 The request of ``load`` and ``run`` is a line of JSON on standard input, the reply the last line on
 standard output. Asked to ``wait``, it imports its runtime, says so by a line, and does the rest
@@ -247,12 +248,31 @@ def _load_and_weigh(adapter: Any, request: Request, tensor: Array) -> Tuple[Sess
 def _scenario(request: Request) -> Dict[str, Any]:
     adapter, raw = _adapter(request), _raw_inputs(request)
     tensors = _preprocess(request, raw[:NUM_LOAD_SAMPLES])
+    with device_lock.held(request.get("lock")):
+        return scenarios.run_load(_opener(adapter, request), tensors, request["load"])
+
+
+def _loadgen(request: Request) -> Dict[str, Any]:
+    adapter, raw = _adapter(request), _raw_inputs(request)
+    try:
+        loadgen = importlib.import_module("pipeline.runtimes.loadgen")
+    except ImportError as error:
+        raise _AbsentError(
+            "LoadGen cannot be imported: %s; pip install 'slipway[mlperf]' there" % error
+        ) from error
+    tensors = _preprocess(request, raw[:NUM_LOAD_SAMPLES])
+    with device_lock.held(request.get("lock")):
+        reply = loadgen.run_load(_opener(adapter, request), tensors, request["loadgen"])
+    return cast(Dict[str, Any], reply)
+
+
+def _opener(adapter: Any, request: Request) -> Callable[[int, int], Session]:
+    """Return what opens a session of the model by ``num_threads`` and ``batch_size``."""
 
     def load_model(num_threads: int, batch_size: int) -> Session:
         return cast(Session, adapter.load(request["model"], num_threads, batch_size))
 
-    with device_lock.held(request.get("lock")):
-        return scenarios.run_load(load_model, tensors, request["load"])
+    return load_model
 
 
 def _layers(request: Request) -> Dict[str, Any]:
@@ -271,6 +291,7 @@ _WHATS: Dict[str, Callable[[Request], Dict[str, Any]]] = {
     "outputs": _outputs,
     "load": _scenario,
     "layers": _layers,
+    "loadgen": _loadgen,
 }
 _KEYS = {
     "load": ("runtime", "model", "num_threads"),
