@@ -29,7 +29,7 @@ def needed(p: params.Params) -> tuple[set[str], set[str]]:
 def everything() -> tuple[set[str], set[str]]:
     """Return every extra and environment that some project, or tests/systems/, could need."""
     extras = {extra for extras in CONVERTER_EXTRAS.values() for extra in extras}
-    extras |= {"qat", "systems"}
+    extras |= {"mlperf", "qat", "systems"}
     environments = {name for names in ENVIRONMENTS.values() for name in names} - {BUILD}
     return extras, {CONVERT_TENSORFLOW, *map(str, environments)}
 
