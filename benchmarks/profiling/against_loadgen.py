@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -132,7 +132,7 @@ def job_of(artifact: Path, runtime: params.Runtime) -> Job:
 
 def our_p50_ms(job: Job) -> float:
     found = workers.call(job, "latency", plan=ROUND.plan())
-    return statistics.median(found["samples_ns"]) / found["runs_per_sample"] / 1e6
+    return float(statistics.median(found["samples_ns"]) / found["runs_per_sample"] / 1e6)
 
 
 def loadgen_p50_ms(job: Job) -> float:
@@ -178,7 +178,7 @@ def compare(
             found[name].append(sides[name]())
         said = ", ".join(f"{name} {values[-1]:.3f} ms" for name, values in found.items())
         print(f"{runtime}, round {index + 1}: {said}", flush=True)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in list(sides)[1:]:
         pairs = [[np.array([value]) for value in found[side]] for side in ("ours", name)]
         ratio = ratio_interval(pairs[0], pairs[1], seed=0)
@@ -236,7 +236,7 @@ def write(
     print(path.read_text(encoding="utf-8"))
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     lines = [f"| {' | '.join(row)} |" for row in (head, *rows)]
     return [lines[0], "|---" * len(head) + "|", *lines[1:]]
 

@@ -10,8 +10,9 @@
 
 A stream is a session in a thread of its own, since some runtimes tie a session to the thread that
 loaded it. Threads share Python's lock: they run at once while a runtime computes and lets go of it,
-which for requests of a few microseconds it hardly does. Handing a query's parts to several streams,
-waking up for an arrival, and the lock are in the latency; they are some 10 us each.
+which for requests of a few microseconds it hardly does, and tflite-micro never. Handing a query's
+parts to several streams, waking up for an arrival, and the lock are in the latency; they are some
+10 us each.
 """
 
 from __future__ import annotations
