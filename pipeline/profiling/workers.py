@@ -6,12 +6,10 @@ the runtime refuses the model is permanent and a `ModelRefusedError`.
 
 import json
 import os
-import select
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import IO, Any
@@ -19,13 +17,12 @@ from typing import IO, Any
 from pipeline import manifest, params
 from pipeline.errors import TargetError
 from pipeline.runtimes import runner
-from pipeline.transports import choose
+from pipeline.transports import base, choose, replies
 from pipeline.transports.base import Process, Transport
 
 # A worker takes seconds; what takes this long hangs, or starves.
 TIME_LIMIT_S = 300.0
 EMULATED_TIME_LIMIT_S = 3600.0  # outputs alone are asked of it, some hundred times slower
-MAX_ERROR_LENGTH = 300
 OUTPUTS = "outputs.npz"  # in a worker's scratch folder
 
 
@@ -66,7 +63,8 @@ def job_of(
 class Worker:
     """A started runner: it imports its runtime, and uses no processor from there until `result`.
 
-    ``outputs`` is where its outputs will lie, for `Transport.fetch`.
+    ``folder`` is where its model lies there, ``outputs`` where its outputs will, for
+    `Transport.fetch`; ``said`` is what it printed up to being ready.
     """
 
     process: Process
@@ -75,7 +73,9 @@ class Worker:
     what: str
     transport: Transport
     time_limit_s: float
+    folder: str
     outputs: str
+    said: bytearray = field(default_factory=bytearray)
 
     def wait(self) -> None:
         """Wait until it is ready, or has ended before that.
@@ -83,8 +83,7 @@ class Worker:
         Raises:
             TargetError: it takes too long; nothing was measured.
         """
-        # readable at its first line, or at its end
-        if not select.select([self.process.stdout], [], [], self.time_limit_s)[0]:  # type: ignore[type-var]
+        if not base.read_until_ready(self.process, self.said, self.time_limit_s):
             raise self._too_long()
 
     def result(self) -> Any:
@@ -96,10 +95,10 @@ class Worker:
         """
         self.wait()
         try:
-            said, _ = self.process.communicate("go\n", timeout=self.time_limit_s)
+            rest, _ = self.process.communicate("go\n", timeout=self.time_limit_s)
         except TimeoutExpired as error:
             raise self._too_long() from error
-        return _reply(self, said)
+        return _reply(self, self.said.decode(errors="replace") + rest)
 
     def _too_long(self) -> TargetError:
         return TargetError(
@@ -166,7 +165,9 @@ def started(
         # standard error is a file: a pipe would fill up while nobody reads
         with transport.start("run", noise) as process:
             limit_s = time_limit_s or _time_limit_s(job.target)
-            worker = Worker(process, noise, job, what, transport, limit_s, f"{scratch}/{OUTPUTS}")
+            worker = Worker(
+                process, noise, job, what, transport, limit_s, there, f"{scratch}/{OUTPUTS}"
+            )
             try:
                 _ask(process, line)
                 yield worker
@@ -187,59 +188,37 @@ def _time_limit_s(target: params.Target) -> float:
 
 def _reply(worker: Worker, said: str) -> dict[str, Any]:
     """Return the last line's document, or raise what went wrong."""
-    reply = _document(said)
+    reply = base.document(said)
     returncode = worker.process.returncode
     if returncode != runner.DONE:
         worker.noise.seek(0)
         raise _failure(worker, returncode, reply, worker.noise.read())
-    if reply is None:
-        raise TargetError(f"{worker.where}: the runner ended without a reply; {_REPORT}")
-    _check_source(worker, reply)
+    if worker.transport.ours and reply is not None:
+        _check_source(worker, reply)
+    else:
+        replies.check(reply, worker.what, f"{worker.where}: {worker.transport.where}")
+    assert reply is not None
     return reply
-
-
-_REPORT = "its protocol is in docs/runner-protocol.md"
-
-
-def _document(said: str) -> dict[str, Any] | None:
-    """Read the last line of what a runner printed; None where it is no reply."""
-    try:
-        found = json.loads((said.splitlines() or [""])[-1])
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _failure(
     worker: Worker, returncode: int, reply: dict[str, Any] | None, noise: str
 ) -> TargetError:
     where = worker.where
-    on_the_way = worker.transport.failure(returncode, noise)
+    on_the_way = worker.transport.failure(returncode, noise, replied=base.is_error(reply))
     if on_the_way is not None:
-        return TargetError(on_the_way)
-    # a shell that ran it says 128 + N of signal N
-    number = -returncode if returncode < 0 else returncode - 128
-    if number > 0:
-        return TargetError(
-            f"{where}: the worker was killed by {signal.Signals(number).name}; free memory or "
-            "close other programs, and run dvc repro again"
-        )
-    if reply is None or "error" not in reply:
-        last = (noise.strip().splitlines() or ["no message"])[-1]
-        return TargetError(
-            f"{where}: no worker in {worker.transport.where}: {last[:MAX_ERROR_LENGTH]}; "
-            "run make setup"
-        )
-    _check_source(worker, reply)
-    folder = worker.job.model.absolute().parent
-    line = str(reply["error"]).replace(f"{folder}/", "")[:MAX_ERROR_LENGTH]
+        return TargetError(f"{where}: {on_the_way}")
+    assert reply is not None  # or the transport had said so
+    if worker.transport.ours:
+        _check_source(worker, reply)
+    line = str(reply["error"]).replace(f"{worker.folder}/", "")[: base.MAX_LINE_LENGTH]
     kind = ModelRefusedError if returncode == runner.REFUSED else TargetError
     return kind(f"{where}: {line}")
 
 
 def _check_source(worker: Worker, reply: dict[str, Any]) -> None:
-    """Refuse another version of our own runner; another program says its protocol."""
-    if worker.transport.ours and reply.get("source_digest") != runner.source_digest():
+    """Refuse another version of our own runner."""
+    if reply.get("source_digest") != runner.source_digest():
         raise TargetError(
             f"{worker.transport.where} holds another version of slipway than this one and would "
             "measure other code; run make setup"

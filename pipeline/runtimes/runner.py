@@ -32,9 +32,12 @@ import json
 import os
 import pkgutil
 import platform
+import select
 import signal
 import sys
+import threading
 import time
+import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, TextIO, Tuple, cast
@@ -66,6 +69,7 @@ CHUNK = 64  # samples preprocessed at once: enough to be quick, and little memor
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 Request = Mapping[str, Any]
+Perform = Callable[[Request], Dict[str, Any]]
 
 
 class _RefusedError(Exception):
@@ -106,7 +110,7 @@ def main(arguments: List[str], requests: TextIO, replies: TextIO) -> int:
     """
     try:
         reply, code = _command(arguments, requests, replies), DONE
-    except (RunnerError, _RefusedError, _AbsentError, _MisusedError, OSError, ValueError) as error:
+    except _FAILURES as error:
         line = " ".join((str(error) or type(error).__name__).split())
         reply, code = {"error": line}, _CODES.get(type(error), FAILED)
     replies.write("\n" + json.dumps({**reply, **_identity()}) + "\n")
@@ -114,6 +118,15 @@ def main(arguments: List[str], requests: TextIO, replies: TextIO) -> int:
     return code
 
 
+_FAILURES = (
+    RunnerError,
+    _RefusedError,
+    _AbsentError,
+    _MisusedError,
+    OSError,
+    ValueError,
+    zipfile.BadZipFile,
+)
 _CODES: Dict[type, int] = {
     _MisusedError: MISUSED,
     _RefusedError: REFUSED,
@@ -134,12 +147,8 @@ def _command(arguments: List[str], requests: TextIO, replies: TextIO) -> Dict[st
         raise _MisusedError("the request is no line of JSON: %s" % error) from error
     if not isinstance(request, dict) or request.get("protocol") != PROTOCOL:
         raise _MisusedError("the request is not of protocol %d; update slipway here" % PROTOCOL)
-    missing = [key for key in _KEYS[command] if key not in request]
-    if missing:
-        raise _MisusedError("the request lacks %s" % ", ".join(missing))
-    perform = _load_only if command == "load" else _WHATS.get(request["what"])
-    if perform is None:
-        raise _MisusedError("what is one of %s; got %r" % (", ".join(_WHATS), request["what"]))
+    perform = _load_only if command == "load" else _asked_for(request)
+    _check_request(request, perform)
     if request.get("wait"):
         _adapter(request)
         replies.write(json.dumps({"ready": True}) + "\n")
@@ -147,6 +156,30 @@ def _command(arguments: List[str], requests: TextIO, replies: TextIO) -> Dict[st
         if not requests.readline():
             raise RunnerError("whoever asked is gone")
     return perform(request)
+
+
+def _asked_for(request: Request) -> Perform:
+    for what, perform in _WHATS.items():
+        if request.get("what") == what:
+            return perform
+    raise _MisusedError("what is one of %s; got %r" % (", ".join(_WHATS), request.get("what")))
+
+
+def _check_request(request: Request, perform: Perform) -> None:
+    """Raise `_MisusedError` where a key is missing or has a value of another type."""
+    keys = {**_LOAD_KEYS, **({} if perform is _load_only else _RUN_KEYS), **_KEYS.get(perform, {})}
+    missing = [key for key in keys if key not in request]
+    if missing:
+        raise _MisusedError("the request lacks %s" % ", ".join(missing))
+    for key, kinds in keys.items():
+        if not isinstance(request[key], kinds) or isinstance(request[key], bool):
+            raise _MisusedError("the request has %s %r" % (key, request[key]))
+    if request["num_threads"] < 1:
+        raise _MisusedError("num_threads is at least 1, got %d" % request["num_threads"])
+    if request["runtime"] not in RUNTIMES:
+        raise _MisusedError(
+            "runtime %r is not known; known: %s" % (request["runtime"], ", ".join(RUNTIMES))
+        )
 
 
 def _describe() -> Dict[str, Any]:
@@ -170,10 +203,9 @@ def _load_only(request: Request) -> Dict[str, Any]:
     start = time.perf_counter_ns()
     session = _load(adapter, request)
     load_ns = time.perf_counter_ns() - start
-    peak = host.peak_resident_bytes() if can_tell else None
     return {
         "load_ns": load_ns,
-        "peak_memory_bytes": None if before is None or peak is None else peak - before,
+        "peak_memory_bytes": _added_bytes(before) if can_tell else None,
         "facts": session.facts,
         "inputs": _described(session.inputs),
         "outputs": _described(session.outputs),
@@ -181,12 +213,22 @@ def _load_only(request: Request) -> Dict[str, Any]:
 
 
 def _latency(request: Request) -> Dict[str, Any]:
+    plan = _plan(request)
     adapter, raw = _adapter(request), _raw_inputs(request)
     with device_lock.held(request.get("lock")):
-        return _timed(adapter, raw, request)
+        return _timed(adapter, raw, request, plan)
 
 
-def _timed(adapter: Any, raw: Array, request: Request) -> Dict[str, Any]:
+def _plan(request: Request) -> clock.Plan:
+    plan = request["plan"]
+    if set(plan) != set(clock.Plan._fields) or not all(type(n) is int for n in plan.values()):
+        raise _MisusedError(
+            "plan takes %s, whole numbers; got %r" % (", ".join(clock.Plan._fields), plan)
+        )
+    return clock.Plan(**plan)
+
+
+def _timed(adapter: Any, raw: Array, request: Request, plan: clock.Plan) -> Dict[str, Any]:
     before = host.state()
     cpu_before = host.cpu_time()
     start = time.perf_counter_ns()
@@ -196,7 +238,7 @@ def _timed(adapter: Any, raw: Array, request: Request) -> Dict[str, Any]:
     ready = time.perf_counter_ns()
     session.run(sample)
     first = time.perf_counter_ns()
-    timing = clock.time_runs(lambda: session.run(sample), clock.Plan(**request["plan"]))
+    timing = clock.time_runs(lambda: session.run(sample), plan)
     return {
         "load_ns": loaded - start,
         "first_ns": first - ready,
@@ -239,10 +281,13 @@ def _load_and_weigh(adapter: Any, request: Request, tensor: Array) -> Tuple[Sess
     sample = encode_all(tensor, session.inputs)
     for _ in range(NUM_MEMORY_RUNS):
         session.run(sample)
+    return session, _added_bytes(before) if can_tell else None
+
+
+def _added_bytes(before: Optional[int]) -> Optional[int]:
+    """Return how far the resident memory rose above what it was; None where it is not told."""
     peak = host.peak_resident_bytes()
-    if not can_tell or before is None or peak is None:
-        return session, None
-    return session, peak - before
+    return None if before is None or peak is None else max(peak - before, 0)
 
 
 def _scenario(request: Request) -> Dict[str, Any]:
@@ -286,24 +331,28 @@ def _layers(request: Request) -> Dict[str, Any]:
     return {"layers": rows, "facts": session.facts}
 
 
-_WHATS: Dict[str, Callable[[Request], Dict[str, Any]]] = {
+_WHATS: Dict[str, Perform] = {
     "latency": _latency,
     "outputs": _outputs,
     "load": _scenario,
     "layers": _layers,
     "loadgen": _loadgen,
 }
-_KEYS = {
-    "load": ("runtime", "model", "num_threads"),
-    "run": ("what", "runtime", "model", "num_threads", "inputs", "preprocessing"),
+# What a request must hold, and as what.
+_LOAD_KEYS: Dict[str, Any] = {"runtime": str, "model": str, "num_threads": int}
+_RUN_KEYS: Dict[str, Any] = {"inputs": str, "preprocessing": (list, dict)}
+_KEYS: Dict[Perform, Dict[str, Any]] = {
+    _latency: {"plan": dict},
+    _outputs: {"outputs": str},
+    _scenario: {"load": dict},
+    _layers: {"num_runs": int},
+    _loadgen: {"loadgen": dict},
 }
 
 
 def _adapter(request: Request) -> Any:
     """Import the one runtime's adapter, by name from the closed set."""
     runtime = request["runtime"]
-    if runtime not in RUNTIMES:
-        raise _MisusedError("runtime %r is not known; known: %s" % (runtime, ", ".join(RUNTIMES)))
     try:
         return importlib.import_module("pipeline.runtimes." + runtime)
     except ImportError as error:
@@ -313,6 +362,9 @@ def _adapter(request: Request) -> Any:
 
 
 def _load(adapter: Any, request: Request) -> Session:
+    model = Path(request["model"])
+    if not model.is_file():  # that it is not here is no refusal of the model
+        raise RunnerError("%s is no file here" % model)
     try:
         return cast(Session, adapter.load(request["model"], request["num_threads"]))
     except RunnerError as error:
@@ -320,10 +372,10 @@ def _load(adapter: Any, request: Request) -> Session:
 
 
 def _raw_inputs(request: Request) -> Array:
-    raw = cast(Array, mapped.arrays(request["inputs"])["inputs"])
-    if not len(raw):
+    found = mapped.arrays(request["inputs"]).get("inputs")
+    if found is None or not len(found):
         raise RunnerError("%s holds no inputs" % Path(request["inputs"]).name)
-    return raw
+    return cast(Array, found)
 
 
 def _preprocess(request: Request, raw: Array) -> Array:
@@ -352,6 +404,14 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _die_unread(descriptor: int) -> None:
+    """End this process when nobody can read its replies any more: the line to the host broke."""
+    line = select.poll()
+    line.register(descriptor, 0)  # which leaves that the other end is closed
+    line.poll()
+    os._exit(FAILED)
+
+
 def _own_output() -> TextIO:
     """Keep standard output for our lines: what the runtime prints goes to standard error."""
     ours = os.dup(1)
@@ -363,6 +423,8 @@ def start() -> None:
     """Be a runner process, from here to its end."""
     _die_with_parent()
     replies = _own_output()
+    # it sleeps in the kernel meanwhile
+    threading.Thread(target=_die_unread, args=(replies.fileno(),), daemon=True).start()
     code = main(sys.argv[1:], sys.stdin, replies)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,14 +1,24 @@
 """An Android device by the platform tools' own client."""
 
+import re
+
 from pipeline import params
 from pipeline.transports.shell import Shell
 
-# Of what adb says when it does not reach the device (its exit code is 1, as a script's may be).
-LOST = (
-    ("device unauthorized", "it has not allowed this computer; answer its question on its screen"),
+FAILED = 1  # adb's own exit code, as a script's may be
+LOST = 255  # nothing told how the script ended
+# What adb says when it does not reach the device, each on a line of its own.
+REMEDIES = (
+    (
+        "device unauthorized",
+        "it has not allowed this computer; answer its question on its screen",
+    ),
     ("device offline", "it is offline; reconnect it"),
-    ("not found", "adb knows no such device; `adb devices` lists those that it knows"),
-    ("no devices/emulators", "adb knows no device; connect it, or adb connect HOST:PORT"),
+    ("device '.*' not found", "adb knows no such device; `adb devices` lists those that it knows"),
+    (
+        "no devices/emulators found",
+        "adb knows no device; connect it, or adb connect HOST:PORT",
+    ),
     ("closed", "the connection was lost"),
 )
 
@@ -25,11 +35,15 @@ class Adb(Shell):
         return ["adb", "-s", self.where, "shell", "-T", script]
 
     def broken(self, returncode: int, noise: str) -> str | None:
-        """Say why adb gave up; its messages begin with its name, or with ``error:``."""
-        if returncode == 0:
+        """Say why adb gave up; a runner may say ``error:`` too, in words of its own."""
+        if returncode == LOST:
+            return "the connection was lost"
+        if returncode != FAILED:
             return None
-        said = [line for line in noise.splitlines() if line.startswith(("adb:", "error:"))]
-        for line in said:
-            known = next((remedy for phrase, remedy in LOST if phrase in line), None)
-            return known or f"adb gave up ({line[:200]})"
+        for line in noise.splitlines():
+            for phrase, remedy in REMEDIES:
+                if re.match(f"(adb|error): {phrase}", line):
+                    return remedy
+            if line.startswith("adb: "):
+                return f"adb gave up ({line[:200]})"
         return None

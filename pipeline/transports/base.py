@@ -1,13 +1,78 @@
 """What every transport gives: files there, a runner there, files back."""
 
+import json
+import os
+import select
+import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, Popen
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 Process = Popen[str]
+
+MAX_LINE_LENGTH = 300
+
+
+def last_line(text: str) -> str:
+    """Return the last line of what a program said, as far as it can be shown."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    shown = "".join(c for c in lines[-1] if c.isprintable()) if lines else ""
+    return shown[:MAX_LINE_LENGTH] or "no message"
+
+
+def document(said: str) -> dict[str, Any] | None:
+    """Read the last line of what a runner printed; None where it is no reply."""
+    try:
+        found = json.loads((said.splitlines() or [""])[-1])
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def is_error(reply: dict[str, Any] | None) -> bool:
+    """Tell whether it is the reply of a runner that failed; what it printed before is none."""
+    return reply is not None and "error" in reply
+
+
+def read_until_ready(process: Process, said: bytearray, limit_s: float) -> bool:
+    """Read what a runner that was asked to wait prints, until it is ready or has ended.
+
+    Args:
+        process: its standard output is read below Python's buffer, as `communicate` does.
+        said: gets what it prints; what stands there counts.
+        limit_s: how long to wait for that.
+
+    Returns:
+        False when it takes longer.
+    """
+    assert process.stdout is not None
+    descriptor, deadline = process.stdout.fileno(), time.monotonic() + limit_s
+    while not any(_is_ready(line) for line in bytes(said).splitlines()):
+        if not select.select([descriptor], [], [], max(deadline - time.monotonic(), 0))[0]:
+            return False
+        part = os.read(descriptor, 1 << 16)
+        if not part:
+            break
+        said += part
+    return True
+
+
+def _is_ready(line: bytes) -> bool:
+    found = document(line.decode(errors="replace"))
+    return found is not None and found.get("ready") is True
+
+
+def killed_by(returncode: int) -> str | None:
+    """Name the signal that ended a process, or one below a shell (128 + N of signal N)."""
+    number = -returncode if returncode < 0 else returncode - 128
+    if number not in signal.valid_signals():
+        return None
+    names = {each.value: each.name for each in signal.Signals}
+    return names.get(number, f"signal {number}")  # those of real time have no names
 
 
 class Transport(Protocol):
@@ -52,8 +117,8 @@ class Transport(Protocol):
         """
         ...
 
-    def failure(self, returncode: int, noise: str) -> str | None:
-        """Say in one line what broke on the way; None if it was the runner that failed."""
+    def failure(self, returncode: int, noise: str, *, replied: bool) -> str | None:
+        """Say in one line what broke, or ended the runner; None if that says so itself."""
         ...
 
 
@@ -103,6 +168,14 @@ class Local:
 
         shutil.move(there, here)
 
-    def failure(self, returncode: int, noise: str) -> None:  # noqa: ARG002 - the protocol's
-        """Nothing lies between."""
-        return
+    def failure(self, returncode: int, noise: str, *, replied: bool) -> str | None:
+        """Say what ended the process; nothing lies between."""
+        killed = killed_by(returncode)
+        if killed is not None:
+            return (
+                f"the worker was killed by {killed}; free memory or close other programs, and run "
+                "dvc repro again"
+            )
+        if returncode != 0 and not replied:
+            return f"no worker in {self.where}: {last_line(noise)}; run make setup"
+        return None

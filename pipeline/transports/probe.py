@@ -3,15 +3,15 @@
 import json
 import tempfile
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import Any
 
 import msgspec
 
 from pipeline import files, params
 from pipeline.errors import TargetError
-from pipeline.runtimes import runner
 from pipeline.targets import device as devices
-from pipeline.transports import choose
+from pipeline.transports import base, choose, replies
 from pipeline.transports.ssh import Ssh
 
 # `dvc repro` asks every time: a device that does not answer must not hold it up.
@@ -58,28 +58,26 @@ def ask(connection: params.Connection) -> Probe:
         with transport.start("describe", noise) as process:
             try:
                 said, _ = process.communicate(timeout=TIME_LIMIT_S)
+            except TimeoutExpired as error:
+                raise TargetError(
+                    f"{transport.where}: the runner there does not describe itself within "
+                    f"{TIME_LIMIT_S:g} s; look what keeps it busy, and try again"
+                ) from error
             finally:
                 process.kill()
         noise.seek(0)
-        why = transport.failure(process.returncode, noise.read())
+        reply = base.document(said)
+        why = transport.failure(process.returncode, noise.read(), replied=base.is_error(reply))
     if why is not None:
         raise TargetError(why)
-    try:
-        reply = json.loads((said.splitlines() or [""])[-1])
-        device, runtimes = dict(reply["device"]), dict(reply["runtimes"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise TargetError(
-            f"{transport.where}: what runs there does not describe itself as a runner; its "
-            "protocol is in docs/runner-protocol.md"
-        ) from error
-    if reply.get("protocol") != runner.PROTOCOL:
-        raise TargetError(
-            f"{transport.where}: its runner speaks protocol {reply.get('protocol')}, "
-            f"this slipway {runner.PROTOCOL}; install another runner there"
-        )
-    if transport.ours is False:
-        device["runner"] = reply.get("runner")
-    return _stamped(device, runtimes)
+    if process.returncode != 0 and reply is not None:
+        raise TargetError(f"{transport.where}: {reply.get('error')}")
+    replies.check(reply, "describe", transport.where)
+    assert reply is not None
+    device: dict[str, Any] = reply["device"]
+    if not transport.ours:
+        device["runner"] = reply["runner"]
+    return _stamped(device, reply["runtimes"])
 
 
 def remembered(target: params.Target, path: Path) -> Probe:

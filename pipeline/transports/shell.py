@@ -5,7 +5,10 @@ lie by their digest below one folder and stay for the next time; what is broken 
 stopped; bytes are compared with their digest before a file gets its name.
 """
 
+import functools
+import os
 import shlex
+import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -16,8 +19,9 @@ from typing import IO
 
 from pipeline import files
 from pipeline.errors import TargetError
+from pipeline.runtimes import device_lock
 from pipeline.transports import runner_zip
-from pipeline.transports.base import Process
+from pipeline.transports.base import Process, killed_by, last_line
 
 NUM_TRIES = 3
 TIME_LIMIT_S = 60.0  # of a short command
@@ -64,8 +68,17 @@ class Shell(ABC):
         digests = {name: files.digest_file(path) for name, path in files_by_name.items()}
         key = files.digest_bytes(files.encode_json(digests)).removeprefix("sha256:")[:16]
         folder = f"{self.folder}/files/{key}"
-        for name, path in files_by_name.items():
-            self._place(path, f"{folder}/{name}", digests[name].removeprefix("sha256:"))
+        # two targets may be one device: both would write to the same files
+        room = files.digest_bytes(f"{self.where} {folder}".encode()).removeprefix("sha256:")
+        try:
+            with device_lock.held(str(private_folder() / room[:16]), FILE_LIMIT_S):
+                for name, path in files_by_name.items():
+                    self._place(path, f"{folder}/{name}", digests[name].removeprefix("sha256:"))
+        except device_lock.BusyError as error:
+            raise TargetError(
+                f"{self.where}: another run sends it the same files for over {FILE_LIMIT_S:g} s; "
+                "end that one, and try again"
+            ) from error
         return folder
 
     def _place(self, path: Path, there: str, sha256: str) -> None:
@@ -91,12 +104,11 @@ class Shell(ABC):
             self.sh(f"rm -f {_quoted(there)}.part")
             raise TargetError(
                 f"{self.where}: {path.name} ({size} bytes) cannot be written to {self.folder}: "
-                f"{_last_line(done.stderr)}; free some space there, or set another folder in the "
+                f"{last_line(done.stderr)}; free some space there, or set another folder in the "
                 "target's connection; nothing was measured"
             )
-        check = f"echo {sha256}'  '{_quoted(there)}.part | sha256sum -c - >/dev/null 2>&1"
         name = _quoted(there)
-        if self._run(f"{check} && mv {name}.part {name}").returncode != 0:
+        if self._run(f"{_has(sha256, f'{name}.part')} && mv {name}.part {name}").returncode != 0:
             self.sh(f"rm -f {name}.part")
             raise BrokenLineError(
                 f"{self.where}: {path.name} arrived with other bytes than it was sent with; try "
@@ -108,17 +120,24 @@ class Shell(ABC):
         name, folder = _quoted(there), _quoted(str(Path(there).parent))
         script = (
             f"mkdir -p {folder} && touch {folder} && "
-            f"if echo {sha256}'  '{name} | sha256sum -c - >/dev/null 2>&1; then echo complete; "
+            f"if [ -f {name} ] && {_has(sha256, name)}; then echo complete; "
             f"else rm -f {name}; touch {name}.part && wc -c < {name}.part; fi"
         )
-        said = self.sh(script).strip()
+        # what the shell there prints at its start stands before
+        said = last_line(self.sh(script))
+        if said != "complete" and not said.isdigit():
+            raise TargetError(
+                f"{self.where}: the shell there printed {said!r} where a file's size was due; "
+                "connection needs a POSIX shell that prints nothing by itself"
+            )
         return None if said == "complete" else int(said)
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
-        """Make a folder of this run; those that broken lines left behind go after a day."""
+        """Make a folder of this run; those that broken lines left behind go in a day or two."""
         runs, name = f"{self.folder}/runs", f"{self.folder}/runs/{uuid.uuid4().hex[:12]}"
-        stale = f"find {_quoted(runs)} -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {{}} +"
+        # +1 is above one day to toybox, two days and above to others; +0 would be any to toybox
+        stale = f"find {_quoted(runs)} -mindepth 1 -maxdepth 1 -mtime +1 -exec rm -rf {{}} +"
         old = (
             f"find {_quoted(self.folder)}/files -mindepth 1 -maxdepth 1 -mtime +{STALE_DAYS} "
             "-exec rm -rf {} +"
@@ -127,20 +146,16 @@ class Shell(ABC):
         try:
             yield name
         finally:
-            with suppress(BrokenLineError):  # said by whoever met it first; it goes after a day
+            with suppress(BrokenLineError):  # said by whoever met it first; it goes some day
                 self._run(f"rm -rf {_quoted(name)}")
 
     def start(self, command: str, noise: IO[str]) -> Process:
         """Start the runner; ours is sent first, where it is not there yet."""
         program = _quoted(self.runner) if self.runner else self._our_runner()
-        return Popen(
-            self.line(f"exec {program} {command}"),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=noise,
-            text=True,
-            errors="replace",
-        )
+        # below the shell, which then tells of a signal: ssh by itself does not
+        line = self.line(f"{program} {command}; exit $?")
+        with _client(line):
+            return Popen(line, stdin=PIPE, stdout=PIPE, stderr=noise, text=True, errors="replace")
 
     def _our_runner(self) -> str:
         with runner_zip.built() as path:
@@ -148,25 +163,37 @@ class Shell(ABC):
         return f"{_quoted(self.python)} {_quoted(f'{folder}/{path.name}')}"
 
     def fetch(self, there: str, here: Path) -> None:
-        """Copy one file from there."""
+        """Copy one file from there, and compare its digest with the one told there."""
+        name = _quoted(there)
         with here.open("wb") as file:
-            done = self._run(f"cat {_quoted(there)}", FILE_LIMIT_S, stdout=file)
+            done = self._run(f"sha256sum < {name} >&2 && cat {name}", FILE_LIMIT_S, stdout=file)
         if done.returncode != 0:
             here.unlink()
-            raise TargetError(f"{self.where}: {there} cannot be read: {_last_line(done.stderr)}")
+            raise TargetError(f"{self.where}: {there} cannot be read: {last_line(done.stderr)}")
+        if files.digest_file(here).removeprefix("sha256:") not in done.stderr:
+            here.unlink()
+            raise TargetError(
+                f"{self.where}: {there} arrived with other bytes than it has there; the shell "
+                "there must print nothing by itself (look at its .bashrc)"
+            )
 
-    def failure(self, returncode: int, noise: str) -> str | None:
-        """Say what broke on the way, or that the runner is not there."""
+    def failure(self, returncode: int, noise: str, *, replied: bool) -> str | None:
+        """Say what broke on the way, or that the runner is not there, or was ended."""
         why = self.broken(returncode, noise)
         if why is not None:
             return f"{self.where}: {why}; nothing was recorded, try again"
-        if returncode in (126, 127):  # POSIX: found and not executable; not found
-            program = self.runner or self.python
+        killed = killed_by(returncode)
+        if killed is not None:
             return (
-                f"{self.where}: {program} does not run there: {_last_line(noise)}; install it for "
-                "this device, or correct the target's connection"
+                f"{self.where}: the runner was killed by {killed}; free memory there, and try again"
             )
-        return None
+        if returncode == 0 or replied:
+            return None
+        program = self.runner or f"{self.python} with numpy"
+        return (
+            f"{self.where}: {program} does not run there ({returncode}): {last_line(noise)}; "
+            "install it for this device, or correct the target's connection"
+        )
 
     def sh(self, script: str, limit_s: float = TIME_LIMIT_S) -> str:
         """Run a short script there and return what it prints.
@@ -176,7 +203,7 @@ class Shell(ABC):
         """
         done = self._run(script, limit_s)
         if done.returncode != 0:
-            raise TargetError(f"{self.where}: {_last_line(done.stderr)} (in {self.folder})")
+            raise TargetError(f"{self.where}: {last_line(done.stderr)} (in {self.folder})")
         return done.stdout
 
     def _run(
@@ -187,30 +214,59 @@ class Shell(ABC):
         stdin: IO[bytes] | None = None,
         stdout: IO[bytes] | None = None,
     ) -> "CompletedProcess[str]":
-        try:
-            done = run(
-                self.line(script),
-                stdin=stdin or DEVNULL,
-                stdout=stdout or PIPE,
-                stderr=PIPE,
-                text=True,
-                errors="replace",
-                timeout=limit_s,
-                check=False,
-            )
-        except TimeoutExpired as error:
-            raise BrokenLineError(
-                f"{self.where} does not answer for {limit_s:g} s; nothing was recorded, try again"
-            ) from error
+        line = self.line(script)
+        # a file: older ssh's shared connection would hold a pipe open until it goes
+        with tempfile.TemporaryFile("w+", errors="replace") as noise, _client(line):
+            try:
+                done = run(
+                    line,
+                    stdin=stdin or DEVNULL,
+                    stdout=stdout or PIPE,
+                    stderr=noise,
+                    text=True,
+                    errors="replace",
+                    timeout=limit_s,
+                    check=False,
+                )
+            except TimeoutExpired as error:
+                raise BrokenLineError(
+                    f"{self.where} does not answer for {limit_s:g} s; nothing was recorded, try "
+                    "again"
+                ) from error
+            noise.seek(0)
+            done.stderr = noise.read()
         why = self.broken(done.returncode, done.stderr)
         if why is not None:
             raise BrokenLineError(f"{self.where}: {why}; nothing was recorded, try again")
         return done
 
 
+@contextmanager
+def _client(line: list[str]) -> Iterator[None]:
+    """Name the program of a line that is not installed here."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise TargetError(
+            f"{line[0]} is not installed on this computer; install it, the target's connection "
+            "needs it"
+        ) from error
+
+
+@functools.cache
+def private_folder() -> Path:
+    """Return a folder of this user's own for sockets and locks, the same for all of his runs."""
+    folder = Path(tempfile.gettempdir()) / f"slipway-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
+        return Path(tempfile.mkdtemp(prefix="slipway-"))  # somebody else's: no shared one
+    return folder
+
+
+def _has(sha256: str, name: str) -> str:
+    """Write a test of a file's digest, whatever its name holds."""
+    return f'[ "$(sha256sum < {name})" = "{sha256}  -" ]'
+
+
 def _quoted(path: str) -> str:
     return shlex.quote(path)
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no message"])[-1][:300]

@@ -1,11 +1,10 @@
 """A board by OpenSSH's own client: its configuration, agent and known hosts are the user's."""
 
-import os
-import tempfile
 from pathlib import Path
 
 from pipeline import params
-from pipeline.transports.shell import Shell
+from pipeline.transports.base import last_line
+from pipeline.transports.shell import Shell, private_folder
 
 LOST = 255  # ssh's own exit code: no connection, or it broke
 CONNECT_LIMIT_S = 10
@@ -49,7 +48,7 @@ class Ssh(Shell):
             "ServerAliveCountMax": "3",
             "ControlMaster": "auto",
             "ControlPersist": "20",
-            "ControlPath": f"{_sockets()}/%C",
+            "ControlPath": f"{private_folder()}/%C",  # 104 characters at most
             "LogLevel": "ERROR",
         }
         if given.identity:
@@ -69,21 +68,11 @@ class Ssh(Shell):
         known = next((remedy for said, remedy in REMEDIES if said in noise), None)
         if known is not None:
             return known
-        lines = noise.strip().splitlines()
-        return (
-            f"the connection was lost ({lines[-1][:200]})" if lines else "the connection was lost"
-        )
-
-
-def _sockets() -> Path:
-    """Return a folder of this user's own; a socket's path holds 104 characters at most."""
-    folder = Path(tempfile.gettempdir()) / f"slipway-ssh-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
-        return Path(tempfile.mkdtemp(prefix="slipway-ssh-"))  # somebody else's: no shared one
-    return folder
+        lost = "the connection was lost"
+        return f"{lost} ({last_line(noise)})" if noise.strip() else lost
 
 
 def _quoted(path: str) -> str:
     """Write a path as ssh's configuration takes it, with the home's sign resolved."""
-    return f'"{Path(path).expanduser().absolute()}"'
+    absolute = str(Path(path).expanduser().absolute())
+    return '"' + absolute.replace("%", "%%") + '"'

@@ -1,0 +1,131 @@
+"""Workers behind a connection: the same outputs as here, and what breaks is one line."""
+
+import json
+import subprocess
+
+import msgspec
+import numpy as np
+import pytest
+
+from pipeline import params
+from pipeline.errors import TargetError
+from pipeline.profiling import measure, workers
+from pipeline.profiling.workers import ModelRefusedError
+from tests.unit.profiling.conftest import make_artifact, make_inputs
+
+__all__ = ["make_artifact", "make_inputs"]  # fixtures
+
+QUICK = {"warmup_ns": 0, "timed_ns": 1_000_000, "min_samples": 4}
+TARGET = params.Target(
+    converter="to_onnxruntime",
+    runtime="onnxruntime",
+    convert=params.Convert(precisions=("fp32",)),
+    profile=params.Profile(),
+    select=params.Select(),
+)
+
+
+@pytest.fixture
+def on_board(client, python_of_a_board):
+    client("ssh")
+    connection = params.Ssh(host="board", python=str(python_of_a_board))
+    return msgspec.structs.replace(TARGET, connection=connection)
+
+
+@pytest.fixture
+def by_runner(client, home):
+    """A target whose board has a runner of the user's, which is the given shell script."""
+
+    def make(script):
+        client("ssh")
+        (home / "runner").write_text(f"#!/bin/sh\n{script}\n")
+        (home / "runner").chmod(0o755)
+        connection = params.Ssh(host="board", runner="./runner")
+        return msgspec.structs.replace(TARGET, connection=connection)
+
+    return make
+
+
+@pytest.fixture
+def artifact(make_artifact):
+    return make_artifact(np.arange(6).reshape(2, 3))
+
+
+@pytest.fixture
+def inputs(make_inputs):
+    return make_inputs(np.random.default_rng(0).standard_normal((100, 2)).astype(np.float32))
+
+
+def test_outputs_of_the_board_are_those_of_here(artifact, inputs, on_board, home):
+    found = measure.outputs(artifact, inputs, on_board)
+    assert found.tobytes() == measure.outputs(artifact, inputs, TARGET).tobytes()
+    assert list((home / ".cache/slipway/runs").iterdir()) == []
+
+
+def test_latency_of_the_board_is_timed_under_its_lock(artifact, inputs, on_board, home):
+    found = workers.call(workers.job_of(artifact, inputs, on_board), "latency", plan=QUICK)
+    assert found["runs_per_sample"] > 1
+    assert (home / ".cache/slipway/lock").is_file()
+
+
+def test_a_refusal_names_the_file_and_no_path_of_the_board(make_artifact, inputs, on_board):
+    artifact = make_artifact(np.eye(2), "odd-fp32", operator=("Nonsense", "acme"))
+    with pytest.raises(ModelRefusedError, match=r"^outputs of odd-fp32/model.onnx .*Nonsense") as e:
+        measure.outputs(artifact, inputs, on_board)
+    assert ".cache" not in str(e.value)
+
+
+REPLY = {
+    "protocol": 1, "load_ns": 5, "first_ns": 5, "samples_ns": [9], "runs_per_sample": 1,
+    "num_warmup": 0, "steady": False, "loop_overhead_ns": 0.0, "facts": {"version": "1"},
+    "input_digest": "sha256:" + "0" * 64, "host_before": {}, "host_after": {},
+    "others_ratio": None,
+}  # fmt: skip
+WAIT = "read request; echo '{\"ready\": true}'; read go"
+
+
+def latency(target, artifact, inputs):
+    return workers.call(workers.job_of(artifact, inputs, target), "latency", plan=QUICK)
+
+
+def test_the_figures_of_another_runner_are_taken(artifact, inputs, by_runner):
+    target = by_runner(f"{WAIT}; echo noise; echo '{json.dumps(REPLY)}'")
+    assert latency(target, artifact, inputs) == REPLY
+
+
+FAILURES = {
+    "a reply that lacks a key": (f"{WAIT}; echo '{{\"protocol\": 1}}'", "field `load_ns`"),
+    "another protocol": (f"{WAIT}; echo '{json.dumps({**REPLY, 'protocol': 2})}'", "protocol 2"),
+    "nothing": (WAIT, "the runner's reply to latency is not as docs/runner-protocol.md says"),
+    "a code without a reply": (f"{WAIT}; exit 3", r"./runner does not run there \(3\): no message"),
+    "killed": (f"{WAIT}; kill -9 $$", "board: the runner was killed by SIGKILL; free memory there"),
+    "a failure": (
+        f'{WAIT}; echo \'{{"protocol": 1, "error": "full"}}\'; exit 1',
+        "latency of dense-fp32/model.onnx on onnxruntime: full$",
+    ),
+    "the client is killed": ("kill -9 $PPID", "killed by SIGKILL"),
+}
+
+
+@pytest.mark.parametrize(("script", "words"), FAILURES.values(), ids=FAILURES)
+def test_what_breaks_is_one_line_and_no_refusal(artifact, inputs, by_runner, script, words):
+    with pytest.raises(TargetError, match=words) as caught:
+        latency(by_runner(script), artifact, inputs)
+    assert not isinstance(caught.value, ModelRefusedError)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refusal_of_another_runner_is_one(artifact, inputs, by_runner):
+    target = by_runner(f'{WAIT}; echo \'{{"protocol": 1, "error": "no LSTM"}}\'; exit 3')
+    with pytest.raises(ModelRefusedError, match=r"no LSTM$"):
+        latency(target, artifact, inputs)
+
+
+def test_a_worker_that_is_given_up_ends_there_as_well(artifact, inputs, on_board, home):
+    plan = {**QUICK, "timed_ns": 600_000_000_000}
+    with pytest.raises(TargetError, match="took longer than 3 s"):
+        workers.call(
+            workers.job_of(artifact, inputs, on_board), "latency", plan=plan, time_limit_s=3
+        )
+    lock = ["flock", "--timeout", "30", str(home / ".cache/slipway/lock"), "true"]
+    assert subprocess.run(lock, check=False).returncode == 0
