@@ -38,6 +38,20 @@ class Described:
         return f"opset {self.opset}, {inputs}, {outputs}; {costs}"
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What one sample costs in convolutions and matrix products.
+
+    ``macs``, and the values that these operators read and write, each operator's once:
+    ``num_weights`` of constants (without biases), ``num_activations`` of all else. What runs on
+    the way between them (an activation, an addition) is taken to be fused.
+    """
+
+    macs: int
+    num_weights: int
+    num_activations: int
+
+
 def describe(path: Path) -> Described:
     """Read and check an ONNX file and say what it is.
 
@@ -49,12 +63,22 @@ def describe(path: Path) -> Described:
     """
     model = onnx_read.read(path)
     onnx_file.check_tensors(model)
+    found = _costs(model)
     return Described(
         opset=onnx_file.opset(model),
         signature=onnx_file.signature(model),
-        macs=_macs(model),
+        macs=found.macs if found else None,
         parameters=_parameters(model),
     )
+
+
+def costs(path: Path) -> Costs | None:
+    """Count what one sample costs; None where the file's axes leave it open.
+
+    Raises:
+        ConversionError: as `onnx_read.read`.
+    """
+    return _costs(onnx_read.read(path))
 
 
 def _shaped(tensor: Tensor) -> str:
@@ -67,7 +91,7 @@ def _parameters(model: onnx.ModelProto) -> int:
     return sum(prod(tensor.dims) for tensor in weights if tensor.data_type in _FLOATS)
 
 
-def _macs(model: onnx.ModelProto) -> int | None:
+def _costs(model: onnx.ModelProto) -> Costs | None:
     single = onnx.ModelProto()
     single.CopyFrom(model)
     onnx_file.set_batch(single, 1)
@@ -77,14 +101,21 @@ def _macs(model: onnx.ModelProto) -> int | None:
         dims = value.type.tensor_type.shape.dim
         if all(dim.HasField("dim_value") for dim in dims):
             shapes.setdefault(value.name, [int(dim.dim_value) for dim in dims])
-    total = 0
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    macs = num_weights = num_activations = 0
     for node in graph.node:
         counter = _COUNTERS.get(node.op_type)
-        if counter is not None:
-            if not {*node.input[:2], node.output[0]} <= shapes.keys():
-                return None
-            total += counter(node, shapes)
-    return total
+        if counter is None:
+            continue
+        moved = (*node.input[:2], node.output[0])
+        if not set(moved) <= shapes.keys():
+            return None
+        macs += counter(node, shapes)
+        for name in moved:
+            num_weights += prod(shapes[name]) if name in constants else 0
+            num_activations += 0 if name in constants else prod(shapes[name])
+    return Costs(macs, num_weights, num_activations)
 
 
 def _conv(node: Any, shapes: Shapes) -> int:

@@ -257,6 +257,15 @@ def load(hardware_id: str) -> Hardware:
     return read(CATALOGUE_PATH / f"{hardware_id}.yaml")
 
 
+def find(name: str, folder: Path = Path()) -> Hardware:
+    """Read what ``hardware`` of params.yaml names: an id, or a YAML file relative to ``folder``.
+
+    Raises:
+        TargetError, ParamsError: as `load` and `read`.
+    """
+    return read(folder / name) if Path(name).suffix in {".yaml", ".yml"} else load(name)
+
+
 def read(path: Path) -> Hardware:
     """Read a file of the catalogue's schema, as a user's own.
 

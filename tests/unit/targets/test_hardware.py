@@ -337,6 +337,14 @@ def test_list_has_every_id_sorted(capsys):
     assert any("137 GB/s" in line and "32.0 TOPS" in line for line in lines)
 
 
+def test_params_name_an_id_or_a_file_beside_them(tmp_path):
+    assert hardware.find("raspberry-pi-5", tmp_path) == hardware.load("raspberry-pi-5")
+    (tmp_path / "boards").mkdir()
+    path = tmp_path / "boards/my-pi.yaml"
+    path.write_bytes((hardware.CATALOGUE_PATH / "raspberry-pi-5.yaml").read_bytes())
+    assert hardware.find("boards/my-pi.yaml", tmp_path) == hardware.load("raspberry-pi-5")
+
+
 def test_the_catalogue_travels_with_the_wheel():
     text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
     assert '"pipeline.targets" = ["catalogue/*.yaml"]' in text
