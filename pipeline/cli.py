@@ -176,7 +176,7 @@ def report(project: Project = Path()) -> None:
 
     p = params.load(project / params.FILE_NAME)
     made = _gather(project, p)
-    reports.write(made, project / "models/report", _sources(project, list(p.targets)))
+    reports.write(made, project / "models/report", _sources(project, p))
     table = Table(*reports.header(made.answers), box=None, pad_edge=False)
     for row in reports.ships_table(made.answers):
         table.add_row(*(escape(cell) for cell in row))
@@ -216,31 +216,46 @@ def _gather(project: Path, p: "Params") -> "Report":
     """Collect every target's answer; one whose chain failed half-way says so."""
     import json
 
+    from pipeline.reporting import across
     from pipeline.reporting.report import Report
 
     metrics = sorted((project / "models/metrics").glob("*.json"))
+    answers = tuple(_answers(project, list(p.targets)))
+    profiled, converted = (
+        {target: project / "models" / room / target for target in p.targets}
+        for room in ("profiled", "converted")
+    )
     return Report(
         model=p.model,
-        answers=tuple(_answers(project, list(p.targets))),
+        answers=answers,
+        agreements=across.gather(answers, profiled, converted),
         stages={path.stem: json.loads(path.read_text(encoding="utf-8")) for path in metrics},
     )
 
 
-def _sources(project: Path, targets: list[str]) -> "Sources":
+def _sources(project: Path, p: "Params") -> "Sources":
     """Say where the report finds what lies behind the answers."""
     from pipeline import manifest
     from pipeline.reporting.evidence import Sources
+    from pipeline.targets import hardware
 
     models = project / "models"
-    places = ("*", *(f"*/{target}" for target in targets))
+    places = ("*", *(f"*/{target}" for target in p.targets))
     described = [
-        p for place in places for p in sorted(models.glob(f"{place}/{manifest.FILE_NAME}"))
+        path for place in places for path in sorted(models.glob(f"{place}/{manifest.FILE_NAME}"))
     ]
     return Sources(
-        profiled={target: models / "profiled" / target for target in targets},
+        profiled={target: models / "profiled" / target for target in p.targets},
         quantized=models / "quantized",
         curves=models / "training/plots/metrics",
         manifests=[path.parent for path in described],
+        targets=p.targets,
+        hardware={
+            target: hardware.find(cfg.hardware, project)
+            for target, cfg in p.targets.items()
+            if cfg.hardware is not None
+        },
+        exported=models / "exported",
     )
 
 

@@ -6,20 +6,27 @@ Loaded by path (`runpy.run_path`): tests are no package.
 import json
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
-from pipeline import manifest
+from pipeline import manifest, params
 from pipeline.measurement import (
     Agreement,
     Drop,
+    Energy,
     Interval,
     Latency,
+    Layer,
+    Load,
     Measurement,
     Placement,
     Quality,
 )
 from pipeline.planning.selection import Breach, Rejection, Selection
+from pipeline.reporting import across
 from pipeline.reporting.answer import Answer, NotBuilt, failed
 from pipeline.reporting.evidence import Sources
+from pipeline.targets import hardware
 
 HOSTILE = "<script>alert(1)</script>\" onload='x' & {{ 7*7 }} </svg>"
 
@@ -79,16 +86,59 @@ def selection(target, chosen, ranking=(), rejected=(), objective="latency", refe
     )
 
 
+def layers_of(precision, num_blocks=14):
+    """Layers as ONNX Runtime names them: fp32 fused, int8-static with its own conversions."""
+    if precision == "fp32":
+        found = [("Conv", f"node_conv_{i}_nchwc", 0.03 - 0.0015 * i) for i in range(num_blocks)]
+        found += [("ReorderOutput", "ReorderOutput", 0.002), ("Gemm", "node_linear", 0.004)]
+    else:
+        found = [("QuantizeLinear", "input_QuantizeLinear", 0.001)]
+        for i in range(num_blocks):
+            found.append(("QLinearConv", f"node_conv_{i}_token_{i}", 0.008 - 0.0003 * i))
+            found.append(("QLinearAdd", f"node_add_{i}", 0.0004))
+        found.append(("QGemm", "node_linear", 0.0015))
+    return tuple(
+        Layer(name=name, operator=kind, time_ms=time, provider="CPUExecutionProvider")
+        for kind, name, time in found
+    )
+
+
+def loads():
+    """A sweep of Offline loads over batch, threads and streams, and one of each other scenario."""
+    swept = [
+        Load(scenario="Offline", batch_size=batch, num_threads=threads, num_streams=streams,
+             num_queries=1, throughput_per_s=rate * batch / (batch + 2))
+        for threads, streams, rate in ((1, 1, 9e3), (1, 2, 15e3), (2, 1, 12e3), (2, 2, 16e3))
+        for batch in (1, 2, 4, 8, 16, 32)
+    ]  # fmt: skip
+    return (
+        *swept,
+        Load(scenario="Server", queries_per_s=400.0, num_queries=800, throughput_per_s=398.2,
+             latency_ms=Latency(0.2, 0.5, 1.9)),
+        Load(scenario="MultiStream", samples_per_query=8, num_queries=40, throughput_per_s=2100.0,
+             latency_ms=Latency(3.7), flags=("not_steady",)),
+        Load(scenario="Server", queries_per_s=9000.0, num_queries=100, throughput_per_s=5000.0,
+             reason="the queue grew without end"),
+    )  # fmt: skip
+
+
+def energy(value_mj, kind="rail", meter="INA3221 rail VDD_IN"):
+    return Energy(value_mj=value_mj, meter=meter, kind=kind, window_s=10.0, num_runs=31_000,
+                  idle_w=2.4, busy_w=6.1)  # fmt: skip
+
+
 def many(target="phone-litert"):
     """Eight candidates of four variants; two would win with a wider budget, two are far off."""
     found = [
         measured("pruned-int8-static", 0.080, quality=accuracy(98.4), drop=drop(0.6),
-                 latency_ratio=Interval(0.24, 0.13, 0.44), size_bytes=40_000, flags=("batched",)),
+                 latency_ratio=Interval(0.24, 0.13, 0.44), size_bytes=40_000, flags=("batched",),
+                 layers=layers_of("int8-static"), loads=loads(), energy=energy(0.31)),
         measured("dense-int8-static", 0.140, quality=accuracy(99.0), drop=drop(0.1),
-                 latency_ratio=Interval(0.41, 0.25, 0.66), size_bytes=102_000),
+                 latency_ratio=Interval(0.41, 0.25, 0.66), size_bytes=102_000, energy=energy(0.52)),
         measured("dense-fp16-weights", 0.340, quality=accuracy(99.1), drop=drop(0.0),
                  latency_ratio=Interval(0.97, 0.8, 1.2), size_bytes=173_000, flags=("host_busy",)),
-        measured("dense-fp32", 0.345, quality=accuracy(99.1), size_bytes=324_000),
+        measured("dense-fp32", 0.345, quality=accuracy(99.1), size_bytes=324_000,
+                 layers=layers_of("fp32"), energy=energy(1.31)),
         measured("pruned-half-qat-int8-static", 0.060, quality=accuracy(96.4), drop=drop(2.6),
                  latency_ratio=Interval(0.18, 0.1, 0.3), size_bytes=30_000),
         measured("pruned-most-int8-static", 0.030, quality=accuracy(93.4), drop=drop(5.6),
@@ -145,6 +195,13 @@ def estimated(target="cortex-m55-ethos-u55"):
         "dense-int8-static", target=target, kind="estimated", runtime="tflite_micro",
         latency_ms=Latency(p50=1.234), num_cycles=617_000, quality=accuracy(97.1), drop=drop(0.4),
         placement=Placement(17, 1, ("SOFTMAX",)), peak_memory_bytes=61_000, num_samples=0,
+        layers=(
+            *(Layer(name=f"model/act_{i}/Relu;model/conv2d_{i}/Conv2D", operator="Conv2D",
+                    num_cycles=51_000 - 2000 * i, num_macs=700_000, provider="NPU")
+              for i in range(17)),
+            Layer(name="Identity", operator="Softmax", provider="CPU"),
+        ),
+        energy=energy(0.09, "modelled", "catalogue power of the hardware"),
     )  # fmt: skip
     chosen = selection(target, only.candidate, (only.candidate,))
     return Answer(
@@ -193,6 +250,10 @@ def hostile():
         f"{HOSTILE}-fp32", 0.2, quality=Quality(HOSTILE, "higher", HOSTILE, 1.0, 9, 0.1),
         agreement=Agreement(0.0, None, None), runtime=HOSTILE,
         placement=Placement(1, 1, (HOSTILE,)),
+        layers=(Layer(name=HOSTILE, operator=HOSTILE, time_ms=0.1, provider=HOSTILE),),
+        loads=(Load(scenario="Offline", num_queries=1, throughput_per_s=9.0, reason=HOSTILE,
+                    flags=(HOSTILE,)),),
+        energy=energy(0.1, meter=HOSTILE),
     )  # fmt: skip
     chosen = selection(
         "hostile", only.candidate, (only.candidate,), (Rejection(HOSTILE, HOSTILE),),
@@ -213,6 +274,26 @@ SHAPES = {
     "built": built,
     "less is better": regression,
 }
+
+
+def target_of(converter, runtime, **fields):
+    """Make what params.yaml says of a target."""
+    fields.setdefault("profile", params.Profile())
+    convert = params.Convert(precisions=("fp32", "int8-static"))
+    return params.Target(converter=converter, runtime=runtime, convert=convert,
+                         select=params.Select(), **fields)  # fmt: skip
+
+
+EVERYTHING = params.Profile(
+    layers=True, sweep=params.Sweep(batch_size=(1, 8)), energy=params.EnergyMeter(meter="rapl")
+)
+TARGETS = {
+    "phone-litert": target_of("to_onnxruntime", "onnxruntime", hardware="raspberry-pi-5",
+                              profile=EVERYTHING),
+    "lone-onnxruntime": target_of("to_litert", "litert", hardware="x86-avx512-vnni",
+                                  profile=EVERYTHING),
+    "cortex-m55-ethos-u55": target_of("to_ethos_u", "tflite_micro", hardware="ethos-u55-128"),
+}  # fmt: skip
 STAGES = {
     "train": {"teacher": {"macs": 12_206_720, "validation_accuracy": 99.8}},
     "prune": {"pruned": {"macs": 3_088_704, "macs_before": 12_206_720}},
@@ -233,8 +314,15 @@ def write_evidence(root, answers):
                 _write_samples(profiled[answer.target] / m.candidate, m.latency_ms.p50, generator)
     _write_sensitivity(root / "quantized")
     _write_curves(root / "curves")
+    _write_exported(root / "exported")
+    asked = {
+        answer.target: TARGETS[answer.target] for answer in answers if answer.target in TARGETS
+    }
     return Sources(
         profiled=profiled,
+        targets=asked,
+        hardware={name: hardware.load(t.hardware) for name, t in asked.items()},
+        exported=root / "exported",
         quantized=root / "quantized",
         curves=root / "curves",
         manifests=_write_chain(root / "chain", [answer.target for answer in answers]),
@@ -249,6 +337,57 @@ def _write_samples(folder, p50_ms, generator):
         for index in range(len(runs))
     }
     np.savez(folder / "samples.npz", allow_pickle=False, runs_per_sample=runs, **times)
+
+
+def write_agreements(root, answers, num_samples=200):
+    """Write outputs of what ran, and its signatures; return how they agree."""
+    generator = np.random.default_rng(1)
+    exact = np.rint(generator.normal(0, 20, (num_samples, 4)))
+    profiled = {
+        answer.target: root / "agreement" / "profiled" / answer.target for answer in answers
+    }
+    converted = {
+        answer.target: root / "agreement" / "converted" / answer.target for answer in answers
+    }
+    for answer in answers:
+        for m in answer.candidates:
+            if m.kind not in {"measured", "emulated", "estimated"}:
+                continue
+            noise = generator.integers(-1, 2, exact.shape) * (generator.random(exact.shape) < 0.1)
+            if "int8" not in m.candidate:
+                noise = generator.normal(0, 1e-6, exact.shape)
+            folder = profiled[answer.target] / m.candidate
+            folder.mkdir(parents=True)
+            np.savez(folder / "outputs.npz", outputs=((exact + noise) * 0.5).astype(np.float32))
+            _write_signature(converted[answer.target] / m.candidate, m.candidate)
+        if profiled[answer.target].is_dir():
+            inputs = (manifest.Input("validation", "sha256:0"),)
+            manifest.write(profiled[answer.target], model="m", stage="profile", inputs=inputs)
+    return across.gather(answers, profiled, converted)
+
+
+def _write_signature(folder, candidate):
+    folder.mkdir(parents=True)
+    steps = manifest.Quantization((0.5,), (0,)) if "int8-static" in candidate else None
+    output = manifest.Tensor("output", "int8" if steps else "float32", (1, 4), quantization=steps)
+    signature = manifest.Signature((), (output,))
+    manifest.write(folder, model="m", stage="convert", signature=signature)
+
+
+def _write_exported(folder):
+    """Write a net of one convolution for each variant: 16 channels out, 8x8 in."""
+    for variant, channels in (("dense", 64), ("pruned", 16)):
+        (folder / variant).mkdir(parents=True)
+        weights = numpy_helper.from_array(np.zeros((16, channels, 3, 3), np.float32), "w")
+        node = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[3, 3], pads=[1] * 4)
+        graph = helper.make_graph(
+            [node], "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, channels, 8, 8])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16, 8, 8])], [weights],
+        )  # fmt: skip
+        opset = [helper.make_opsetid("", 17)]
+        model = helper.make_model(graph, opset_imports=opset, ir_version=9)
+        onnx.save(model, folder / variant / "model.onnx")
 
 
 def _write_sensitivity(folder):

@@ -6,8 +6,10 @@ first of equals.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,6 +43,58 @@ def agreement(outputs: Outputs, reference_outputs: Outputs) -> Agreement:
         max_abs_error=max_abs_error,
         sqnr_db=10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None,
         top1_agreement=float(np.mean(same)) if num_values(outputs) > 1 else None,
+    )
+
+
+class Across(msgspec.Struct, frozen=True, kw_only=True):
+    """How two places agree on the same model, sample by sample; there is no time in it.
+
+    Over ``n`` samples: ``bit_exact_ratio`` of them have equal values throughout, in ``num_changed``
+    the class differs (None where there is but one value), and values differ by ``max_abs_error`` at
+    most; ``max_step`` is that in steps of quantized outputs, None where these are not of one scale.
+    """
+
+    n: int
+    bit_exact_ratio: float
+    max_abs_error: float
+    max_step: int | None
+    num_changed: int | None
+
+    @property
+    def changed_ratio(self) -> float | None:
+        """The share of samples whose class differs, 0..1."""
+        return None if self.num_changed is None else self.num_changed / self.n
+
+
+def across(
+    outputs: Outputs, reference_outputs: Outputs, scales: Sequence[float | None] = (None,)
+) -> Across:
+    """Compare outputs of one model from two places on identical inputs.
+
+    Args:
+        outputs: decoded to floats, [N, ...] or structured [N].
+        reference_outputs: of as many samples.
+        scales: of each of the reference's outputs the scale in which both places quantize it.
+
+    Raises:
+        ParityError: the outputs have other names or shapes than the reference's.
+    """
+    outputs = aligned(outputs, reference_outputs)
+    same = np.ones(len(outputs), np.bool_)
+    errors = []
+    for one, other in zip(
+        structured.parts(outputs), structured.parts(reference_outputs), strict=True
+    ):
+        same &= (one == other).all(axis=tuple(range(1, one.ndim)))
+        errors.append(float(np.max(np.abs(one.astype(np.float64) - other))))
+    steps = [round(e / s) for e, s in zip(errors, scales, strict=False) if s is not None]
+    changed = predictions(outputs) != predictions(reference_outputs)
+    return Across(
+        n=len(outputs),
+        bit_exact_ratio=float(np.mean(same)),
+        max_abs_error=max(errors),
+        max_step=max(steps) if len(steps) == len(errors) else None,
+        num_changed=int(changed.sum()) if num_values(outputs) > 1 else None,
     )
 
 

@@ -151,11 +151,18 @@ def _places(
     return found
 
 
+def plain_name(name: str) -> str:
+    """Take off what runtimes add to an operator's name.
+
+    >>> plain_name("node_Conv_105_token_1"), plain_name("head/WithoutBiases")
+    ('Conv_105', 'head')
+    """
+    shorter = _ADDED.sub("", name)
+    return shorter if shorter == name else plain_name(shorter)
+
+
 def _name_key(layer: Layer) -> str:
-    name, before = layer.name, None
-    while name != before:
-        name, before = _ADDED.sub("", name), name
-    return f"{_kind_key(layer)} {name}"
+    return f"{_kind_key(layer)} {plain_name(layer.name)}"
 
 
 def _kind_key(layer: Layer) -> str:

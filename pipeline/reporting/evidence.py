@@ -6,15 +6,21 @@ Shapes: B bins of a histogram.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import params
 from pipeline.errors import ManifestError
 from pipeline.reporting import lineage
 from pipeline.reporting.lineage import Lineage
+from pipeline.targets.hardware import Hardware
+
+if TYPE_CHECKING:
+    from pipeline.conversion.onnx_count import Costs
 
 NS_PER_MS = 1e6
 NUM_BINS = 40
@@ -30,13 +36,18 @@ class Sources:
 
     ``profiled`` maps a target to the folder that holds, per candidate, ``samples.npz``;
     ``quantized`` holds per variant ``sensitivity.json``; ``curves`` holds one ``NAME.tsv`` a curve;
-    ``manifests`` are folders with a manifest, for the lineage.
+    ``manifests`` are folders with a manifest, for the lineage. ``targets`` says what was asked for;
+    ``hardware`` is the catalogue's entry of a target that names one, whose roofline takes the costs
+    of ``exported`` (per variant ``model.onnx``).
     """
 
     profiled: Mapping[str, Path] = field(default_factory=dict)
     quantized: Path | None = None
     curves: Path | None = None
     manifests: Sequence[Path] = ()
+    targets: Mapping[str, params.Target] = field(default_factory=dict)
+    hardware: Mapping[str, Hardware] = field(default_factory=dict)
+    exported: Path | None = None
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -87,6 +98,9 @@ class Evidence:
     sensitivity: dict[str, tuple[Layer, ...]] = field(default_factory=dict)
     curves: tuple[Curve, ...] = ()
     lineage: Lineage = field(default_factory=Lineage)
+    targets: Mapping[str, params.Target] = field(default_factory=dict)
+    hardware: Mapping[str, Hardware] = field(default_factory=dict)
+    costs: Mapping[str, "Costs"] = field(default_factory=dict)
 
 
 def read(sources: Sources) -> Evidence:
@@ -101,7 +115,19 @@ def read(sources: Sources) -> Evidence:
         sensitivity=_sensitivity(sources.quantized),
         curves=_curves(sources.curves),
         lineage=lineage.trace(sources.manifests),
+        targets=sources.targets,
+        hardware=sources.hardware,
+        costs=_costs(sources.exported) if sources.hardware else {},
     )
+
+
+def _costs(folder: Path | None) -> dict[str, "Costs"]:
+    """Count every variant's multiply-accumulates and values moved; open axes leave it out."""
+    from pipeline.conversion import onnx_count  # onnx takes a third of a second to import
+
+    paths = sorted(folder.glob("*/model.onnx")) if folder else []
+    found = {path.parent.name: onnx_count.costs(path) for path in paths}
+    return {variant: costs for variant, costs in found.items() if costs is not None}
 
 
 def _sensitivity(folder: Path | None) -> dict[str, tuple[Layer, ...]]:

@@ -9,7 +9,8 @@ import jinja2
 from markupsafe import Markup, escape
 
 from pipeline.measurement import Kind, Measurement
-from pipeline.reporting import chain_view, figures, stage_tables, target_view, words
+from pipeline.reporting import across_view, chain_view, figures, stage_tables, target_view, words
+from pipeline.reporting.across import NO_AGREEMENTS, Agreements
 from pipeline.reporting.answer import Answer
 from pipeline.reporting.charts import marks, ratios
 from pipeline.reporting.charts.scales import Scale
@@ -50,7 +51,11 @@ class AnswerRow:
 
 
 def render(
-    model: str, answers: Sequence[Answer], stages: dict[str, dict[str, Any]], evidence: Evidence
+    model: str,
+    answers: Sequence[Answer],
+    stages: dict[str, dict[str, Any]],
+    evidence: Evidence,
+    agreements: Agreements = NO_AGREEMENTS,
 ) -> str:
     """Write the page; every text from outside is escaped."""
     series = marks.series_of(answers)
@@ -64,6 +69,8 @@ def render(
         metrics=_metrics(answers),
         meanings={kind: text for kind, text in MEANINGS.items() if kind in shown},
         targets=[target_view.view(a, i, evidence, series) for i, a in enumerate(answers)],
+        agreement=across_view.tables(agreements),
+        left_out=agreements.left_out,
         stages=stage_tables.tables(stages),
         sensitivity=chain_view.sensitivity_plot(evidence.sensitivity, series),
         curves=chain_view.curve_plots(evidence.curves),

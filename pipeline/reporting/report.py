@@ -9,6 +9,7 @@ import msgspec
 from pipeline import files
 from pipeline.measurement import Measurement
 from pipeline.reporting import stage_tables, words
+from pipeline.reporting.across import NO_AGREEMENTS, Agreements
 from pipeline.reporting.answer import Answer, ordered
 from pipeline.reporting.evidence import Sources
 
@@ -20,6 +21,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     answers: tuple[Answer, ...]
     stages: dict[str, dict[str, Any]]
+    agreements: Agreements = NO_AGREEMENTS
 
 
 def header(answers: Sequence[Answer]) -> tuple[str, ...]:
@@ -68,7 +70,8 @@ def write(report: Report, out: Path, sources: Sources) -> None:
     """Write report.json, report.md and the page report.html, which also shows the evidence."""
     from pipeline.reporting import evidence, page  # the template engine
 
-    shown = page.render(report.model, report.answers, report.stages, evidence.read(sources))
+    found = evidence.read(sources)
+    shown = page.render(report.model, report.answers, report.stages, found, report.agreements)
     out.mkdir(parents=True, exist_ok=True)
     files.write_atomic(out / "report.json", files.encode_json(report))
     files.write_atomic(out / "report.md", markdown(report).encode())
@@ -89,6 +92,7 @@ def markdown(report: Report) -> str:
         _table(header(report.answers), ships_table(report.answers)),
         note(report.answers),
         *(_target(answer) for answer in report.answers),
+        *_agreements(report.agreements),
         "## How the variants were made\n",
     ]
     for made in stage_tables.tables(report.stages):
@@ -109,6 +113,16 @@ def _target(answer: Answer) -> str:
                    "")  # fmt: skip
         lines.append(_table(columns, [_row(answer, m) for m in ordered(answer)]))
     return "\n".join(lines)
+
+
+def _agreements(found: Agreements) -> list[str]:
+    from pipeline.reporting import across_view  # views hold markup
+
+    parts = ["## How far outputs agree\n"] if found.against_fp32 or found.between else []
+    for made in across_view.tables(found):
+        rows = [[str(cell) for cell in row] for row in made.rows]
+        parts += [f"### {made.caption}\n", _table(made.header, rows)]
+    return [*parts, *(f"- Not compared: {line}." for line in found.left_out)]
 
 
 def _row(answer: Answer, m: Measurement) -> tuple[str, ...]:

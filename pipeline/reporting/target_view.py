@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from pipeline.measurement import KINDS, Measurement
 from pipeline.planning.selection import Selection
-from pipeline.reporting import figures, pareto, words
+from pipeline.reporting import figures, further_view, load_view, pareto, words
 from pipeline.reporting.alternatives import Alternative, alternatives
 from pipeline.reporting.answer import Answer, ordered
 from pipeline.reporting.charts import bars, distributions, marks, tradeoff
@@ -40,7 +40,9 @@ class TargetView:
     kind: str
     reasons: tuple[str, ...]
     candidates: Table | None
+    loads: Table | None
     plots: tuple[Plot, ...]
+    absent: tuple[str, ...]
     refusals: tuple[Refusal, ...]
 
 
@@ -48,7 +50,7 @@ def view(answer: Answer, index: int, evidence: Evidence, series: dict[str, int])
     """Make the section of one target; ``index`` keeps the keys of its charts apart."""
     measured = ordered(answer)
     look = marks.of(answer, measured, series)
-    spread = evidence.distributions.get(answer.target)
+    plots, absent = _plots(answer, f"t{index}", measured, evidence, look)
     return TargetView(
         target=answer.target,
         status=answer.status,
@@ -57,7 +59,9 @@ def view(answer: Answer, index: int, evidence: Evidence, series: dict[str, int])
         kind=answer.artifact.kind if answer.artifact else "",
         reasons=tuple(_reasons(answer)),
         candidates=_candidates(answer, measured, look) if measured else None,
-        plots=tuple(_plots(answer.target, f"t{index}", measured, spread, look)),
+        loads=load_view.loads(answer.target, measured, look),
+        plots=tuple(plots),
+        absent=tuple(absent),
         refusals=tuple(_refusals(answer, look)),
     )
 
@@ -196,12 +200,14 @@ def _of_kind(measured: Sequence[Measurement], kind: str) -> list[Measurement]:
 
 
 def _plots(
-    target: str,
+    answer: Answer,
     key: str,
     measured: Sequence[Measurement],
-    spread: Distributions | None,
+    evidence: Evidence,
     look: dict[str, Mark],
-) -> list[Plot]:
+) -> tuple[list[Plot], list[str]]:
+    """Draw all that there is, and say why not what was asked for and is not there."""
+    target, spread = answer.target, evidence.distributions.get(answer.target)
     plots = [_sizes(target, f"{key}-sizes", measured, look)] if measured else []
     plots += [
         _tradeoff(target, f"{key}-tradeoff-{kind}", kind, of_kind, look)
@@ -210,7 +216,8 @@ def _plots(
     ]
     if spread is not None and any(m.candidate in spread.of for m in measured):
         plots.append(_distributions(target, f"{key}-times", measured, spread, look))
-    return plots
+    further, absent = further_view.plots(answer, key, measured, evidence, look)
+    return [*plots, *further], absent
 
 
 def _tradeoff(

@@ -86,7 +86,10 @@ def chromium():
 
 def write(root, answers):
     sources = SAMPLES["write_evidence"](root / "evidence", answers)
-    made = report.Report(model="doorbell", answers=answers, stages=SAMPLES["STAGES"])
+    agreements = SAMPLES["write_agreements"](root, answers)
+    made = report.Report(
+        model="doorbell", answers=answers, stages=SAMPLES["STAGES"], agreements=agreements
+    )
     report.write(made, root, sources)
     return root / "report.html"
 
@@ -262,6 +265,47 @@ def test_what_can_be_pressed_is_large_enough(open_page):
     page = open_page(PHONE).page
     for element in page.locator("summary, .theme label, .contents a").all():
         assert element.bounding_box()["height"] >= MIN_TARGET_PX, element.inner_text()
+
+
+PICTURES = {
+    "Throughput against batch: pruned, int8-static": ".rate",
+    "Energy against latency, metered (rail)": ".mark",
+    "Energy against latency, modelled": ".modelled .mark",
+    "Roofline of Raspberry Pi 5, measured": ".roof",
+    "Roofline of Arm Ethos-U55-128, estimated": ".roof",
+    "Layer by layer: pruned, int8-static against dense, fp32": ".bar",
+    "Layer by layer: dense, int8-static": ".bar",
+}
+FILL = "e => getComputedStyle(e).fill"
+
+
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+def test_every_picture_of_a_measurement_is_drawn_with_its_table_below(open_page, viewport):
+    page = open_page(viewport).page
+    for title, parts in PICTURES.items():
+        heading = page.get_by_role("heading", name=title, exact=True)
+        figure = page.locator("figure").filter(has=heading)
+        assert figure.count() == 1, title
+        frame = figure.locator("svg.chart").bounding_box()
+        assert frame["width"] > 200, title
+        drawn = figure.locator(f"svg.chart {parts}")
+        assert drawn.count() >= 1, title
+        for part in drawn.all():
+            box = part.bounding_box()
+            assert box["x"] >= frame["x"] - 1, title
+            assert box["x"] + box["width"] <= frame["x"] + frame["width"] + 1, title
+        figure.locator("summary").click()
+        assert figure.locator("details[open] table tbody tr").first.is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_reference_and_what_is_modelled_are_hollow(open_page, scheme):
+    page = open_page(scheme=scheme).page
+    surface = page.locator("figure").first.evaluate("e => getComputedStyle(e).backgroundColor")
+    for hollow in ("svg.chart .modelled .mark", "svg.chart .bar.outlined", ".legend .modelled g"):
+        assert page.locator(hollow).first.evaluate(FILL) == surface, hollow
+    for filled in ("svg.chart > g > .mark.ships", "svg.chart g > .bar:not(.outlined)"):
+        assert page.locator(filled).first.evaluate(FILL) != surface, filled
 
 
 def test_print_keeps_the_answer_and_the_evidence_on_white_paper(open_page):

@@ -85,13 +85,14 @@ def _standing(answer: Answer, m: Measurement) -> Standing:
 def glyph(mark: Mark, x: float, y: float, radius: float) -> Markup:
     """Draw a candidate's shape around a point; what ships has a ring."""
     corners = SHAPES.get(mark.precision, ())
-    parts = [_shape(corners, x, y, radius)]
+    parts = [shape(corners, x, y, radius)]
     if mark.standing == "ships":
         parts.insert(0, svg.element("circle", cx=x, cy=y, r=radius * 1.95, class_="ring"))
     return svg.element("g", *parts, class_=f"mark {mark.css}")
 
 
-def _shape(corners: Sequence[float], x: float, y: float, radius: float) -> Markup:
+def shape(corners: Sequence[float], x: float, y: float, radius: float) -> Markup:
+    """Draw a shape of `SHAPES` around a point."""
     if not corners:
         return svg.element("circle", cx=x, cy=y, r=radius)
     size = radius * AREA[len(corners)]

@@ -80,3 +80,40 @@ def test_outputs_of_another_net_are_not_compared(other, message):
     reference = structured.join({"a": outputs([0]), "b": outputs([0])})
     with pytest.raises(ParityError, match=message):
         agreement.agreement(other, reference)
+
+
+class TestAcross:
+    def test_it_counts_equal_samples_changed_classes_and_the_largest_difference(self):
+        reference = np.array([[3, 0], [0, 4], [1, 0], [0, 1]], np.float32)
+        found = agreement.across(
+            np.array([[3, 0], [0, 4], [0.75, 1], [0, 1.25]], np.float32), reference
+        )
+        assert found == agreement.Across(
+            n=4, bit_exact_ratio=0.5, max_abs_error=1.0, max_step=None, num_changed=1
+        )
+        assert found.changed_ratio == 0.25
+
+    def test_the_last_bit_counts(self):
+        reference = np.ones((2, 3), np.float32)
+        moved = reference.copy()
+        moved[1, 2] = np.nextafter(np.float32(1), np.float32(2))
+        assert agreement.across(moved, reference).bit_exact_ratio == 0.5
+
+    def test_a_difference_in_steps_is_a_whole_number(self):
+        scale = 0.1  # not a binary fraction: floats of one grid differ by nearly a step
+        levels = np.array([[1, 5], [2, -3]])
+        reference = (levels * scale).astype(np.float32)
+        other = ((levels + np.array([[0, 3], [-1, 0]])) * scale).astype(np.float32)
+        assert agreement.across(other, reference, (scale,)).max_step == 3
+
+    def test_several_outputs_must_all_agree_and_all_have_steps(self):
+        reference = structured.join({"a": outputs([0, 1]), "b": outputs([2, 2])})
+        other = structured.join({"a": outputs([0, 1]), "b": outputs([2, 1])})
+        found = agreement.across(other, reference, (0.5, 0.25))
+        assert (found.bit_exact_ratio, found.num_changed, found.max_step) == (0.5, 0, 4)
+        assert agreement.across(other, reference, (0.5, None)).max_step is None
+        assert agreement.across(other, reference, ()).max_step is None
+
+    def test_one_value_has_no_class_that_could_change(self):
+        found = agreement.across(np.array([[1.0]]), np.array([[2.0]]))
+        assert (found.num_changed, found.changed_ratio) == (None, None)

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pipeline.reporting import evidence, page, report
+from pipeline.reporting.across import Agreements
 from pipeline.reporting.evidence import Evidence
 
 VOID = {"meta", "link", "input", "br"}
@@ -44,15 +45,16 @@ class Outline(HTMLParser):
         return [attributes for name, attributes, _ in self.elements if name == tag]
 
 
-def rendered(samples, answers, found=Evidence(), stages=None):  # noqa: B008 - frozen
-    return page.render("m", answers, samples.STAGES if stages is None else stages, found)
+def rendered(samples, answers, found=Evidence(), stages=None, **more):  # noqa: B008 - frozen
+    return page.render("m", answers, samples.STAGES if stages is None else stages, found, **more)
 
 
 @pytest.fixture(scope="module")
 def whole(samples, tmp_path_factory):
-    answers = samples.all_shapes()
-    sources = samples.write_evidence(tmp_path_factory.mktemp("evidence"), answers)
-    return rendered(samples, answers, evidence.read(sources))
+    answers, root = samples.all_shapes(), tmp_path_factory.mktemp("evidence")
+    found = evidence.read(samples.write_evidence(root, answers))
+    agreements = samples.write_agreements(root, answers)
+    return rendered(samples, answers, found, agreements=agreements)
 
 
 @pytest.fixture
@@ -218,11 +220,33 @@ class TestSections:
         text = rendered(samples, (samples.lone(),), stages={})
         assert "How the variants were made" not in text
         assert "Lineage" not in text
+        assert "How far outputs agree" not in text
 
     def test_with_them_each_has_its_drawing(self, whole):
         for title in ("Sensitivity of each layer", "Training of the teacher", "Lineage",
-                      "How latencies are spread", "Size of the artifact"):  # fmt: skip
-            assert title in whole
+                      "How latencies are spread", "Size of the artifact",
+                      "Layer by layer: pruned, int8-static against dense, fp32",
+                      "Layer by layer: dense, int8-static<", "Throughput against batch",
+                      "Roofline of Raspberry Pi 5, measured",
+                      "Roofline of Arm Ethos-U55-128, estimated",
+                      "Energy against latency, metered (rail)", "Energy against latency, modelled",
+                      "Under other loads", "How far outputs agree"):  # fmt: skip
+            assert title in whole, title
+
+    def test_what_was_asked_for_and_is_not_there_has_its_line(self, whole):
+        lines = re.findall(r'<ul class="absent">(.*?)</ul>', whole, re.DOTALL)
+        assert [line.count("<li>") for line in lines] == [4], "of one target alone"
+        assert "No times of layers: LiteRT&#39;s Python interpreter" in lines[0]
+
+    def test_nothing_absent_is_written_as_none(self, whole):
+        assert "None" not in " ".join(Outline(whole).text)
+
+    def test_what_cannot_be_compared_is_told(self, samples):
+        agreements = Agreements(left_out=(f"{samples.HOSTILE} has other inputs",))
+        text = rendered(samples, (samples.lone(),), agreements=agreements)
+        outline = Outline(text)
+        assert f"Not compared: {samples.HOSTILE} has other inputs." in "".join(outline.text)
+        assert "<script" not in text
 
     def test_a_reason_may_hold_brackets_and_dots(self):
         assert page.prose("p50 80 us [72 us..88 us], `x`") == (
