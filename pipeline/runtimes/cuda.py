@@ -13,6 +13,7 @@ from pipeline.runtimes.errors import RunnerError
 
 LIBRARY = "libcuda.so.1"
 _NAME_BYTES = 256
+_BUS_ID_BYTES = 16  # the driver writes 12 characters, as in 0000:01:00.0
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 
 Pointer = ctypes.c_uint64  # CUdeviceptr
@@ -51,7 +52,14 @@ class Driver:
         major, minor = (
             self._attribute(which, device) for which in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR)
         )
+        self._device = device
         self.device = Device(name.value.decode("utf-8", "replace"), "%d.%d" % (major, minor))
+
+    def pci_bus_id(self) -> bytes:
+        """Return where the GPU sits, as in ``0000:01:00.0``."""
+        found = ctypes.create_string_buffer(_BUS_ID_BYTES)
+        self._call("cuDeviceGetPCIBusId", found, ctypes.c_int(_BUS_ID_BYTES), self._device)
+        return found.value
 
     def allocate(self, num_bytes: int) -> Pointer:
         """Return device memory, which the process keeps to its end."""
