@@ -49,9 +49,7 @@ def show_hardware(
     """Show every fact with its value, its source and of what kind that is."""
     from pipeline.targets import hardware
 
-    path = Path(hardware_id)
-    is_file = path.suffix in {".yaml", ".yml"}
-    found = hardware.read(path) if is_file else hardware.load(hardware_id)
+    found = hardware.find(hardware_id)
     typer.echo(f"{found.name} ({found.vendor})" if found.vendor else found.name)
     for converter, service in found.converters.items():
         preset = f"; slipway init --targets {service.preset}" if service.preset else ""

@@ -26,6 +26,7 @@ MIN_IDLE_NS = 2_000_000_000
 SETTLE_NS = 500_000_000  # clocks and voltages fall a while after the last run
 SAMPLES_PER_S = 50  # of a power reading: an INA3221 on its bus takes some milliseconds
 READ_EVERY_NS = 10_000_000_000  # often enough to see each time that a counter starts again
+PHASES = ("idle_before", "busy", "idle_after")
 BATCH_NS = 1_000_000  # of runs between two looks at the clock
 
 Run = Callable[[], Any]
@@ -73,8 +74,7 @@ def measure(
         window_ns: of the runs, at least ten seconds; idling is a fifth of it, at least 2 s.
         now: the clock, in nanoseconds.
         sleep: idles for so many seconds.
-        mark: called with ``NAME`` where a phase begins and ``NAME_end`` where it ends; phases are
-            ``idle_before``, ``busy``, ``idle_after``.
+        mark: called with ``NAME`` where one of `PHASES` begins and ``NAME_end`` where it ends.
         root: where the kernel's files are.
 
     Returns:

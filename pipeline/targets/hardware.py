@@ -243,6 +243,28 @@ def ids() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in CATALOGUE_PATH.glob("*.yaml")))
 
 
+def find(name: str, folder: Path = Path()) -> Hardware:
+    """Return what params.yaml calls ``hardware``: an id of the catalogue, or a file of the user's.
+
+    Such a file is neither pinned nor a dep of a stage: it decides what `slipway check` says, what
+    the report compares with, and modelled energy, whose record keeps the watts that it took.
+
+    Args:
+        name: an id, or the path of a YAML file.
+        folder: of the project, which that path is relative to.
+
+    Raises:
+        TargetError: the id is not known.
+        ParamsError: the file has a problem.
+    """
+    return read(folder / name) if is_file(name) else load(name)
+
+
+def is_file(name: str) -> bool:
+    """Tell the path of a YAML file from an id."""
+    return Path(name).suffix in {".yaml", ".yml"}
+
+
 def load(hardware_id: str) -> Hardware:
     """Read an entry of the catalogue.
 
@@ -352,10 +374,12 @@ def _compatibility_keys(hardware: Hardware) -> Problems:
 
 
 def _ranges(hardware: Hardware) -> Problems:
-    low, high = hardware.power.min_w, hardware.power.max_w
-    if low and high and low.value > high.value:
-        what = f"power.min_w must be at most power.max_w {high.value:g}, got {low.value:g}"
-        yield ("power", "min_w"), what
+    high = hardware.power.max_w
+    for key in ("min_w", "idle_w"):
+        low = getattr(hardware.power, key)
+        if low and high and low.value > high.value:
+            what = f"power.{key} must be at most power.max_w {high.value:g}, got {low.value:g}"
+            yield ("power", key), what
 
 
 RULES = (_sources, _support, _precisions, _compatibility_keys, _ranges)

@@ -257,6 +257,10 @@ REFUSED = {
         ("cpu:\n", "name: Again\ncpu:\n"),
         r"name stands twice \(my-board\.yaml:6\)",
     ),
+    "idling that takes more than working": (
+        ("artifact:\n", f"{UPSIDE_DOWN.replace('min_w', 'idle_w')}artifact:\n"),
+        r"power\.idle_w must be at most power\.max_w 5, got 9 \(my-board\.yaml:8\)",
+    ),
     "a range upside down": (
         ("artifact:\n", f"{UPSIDE_DOWN}artifact:\n"),
         r"power\.min_w must be at most power\.max_w 5, got 9 \(my-board\.yaml:8\)",
