@@ -1,7 +1,8 @@
 """Select, for one target, the candidate that meets its budget and is measured best.
 
 Values in, values out. A limit on quality is judged by the upper bound of the paired 95 % interval;
-candidates are ranked only among those with the same kind of evidence.
+candidates are ranked only among those with the same kind of evidence. By energy, those that a meter
+measured are never ranked with those whose energy is modelled.
 
 What was ``built`` and never ran has neither quality nor latency. It ships only with ``accept:
 built``, which waives the quality budget, in order of size; any other limit refuses what is unknown.
@@ -60,15 +61,9 @@ def select(
     rejected = [r for m in measurements if (r := _reject(m, reference, known, budget)) is not None]
     refused = {rejection.candidate for rejection in rejected}
     fitting = [m for m in measurements if m.candidate not in refused]
-    strongest = min((KINDS.index(m.kind) for m in fitting), default=0)
-    ranked = [m for m in fitting if KINDS.index(m.kind) == strongest]
-    rejected += [
-        Rejection(
-            m.candidate, f"{m.kind}, and others are {KINDS[strongest]}: never ranked together"
-        )
-        for m in fitting
-        if KINDS.index(m.kind) != strongest
-    ]
+    strongest = min((strength(m, budget.objective) for m in fitting), default=None)
+    ranked = [m for m in fitting if strength(m, budget.objective) == strongest]
+    rejected += [_weaker(m, ranked[0]) for m in fitting if m not in ranked]
     ranked.sort(key=lambda m: _cost(m, budget))
     best, second = (*ranked, None, None)[:2]
     better = _better_with_more_budget(measurements, rejected, best, budget)
@@ -86,12 +81,29 @@ def select(
     )
 
 
+def strength(m: Measurement, objective: str) -> tuple[int, bool]:
+    """Order evidence, strongest first; only what is equal in it is ever ranked together.
+
+    By energy, what a meter read comes before what was modelled.
+    """
+    is_modelled = m.energy is not None and m.energy.kind == "modelled"
+    return KINDS.index(m.kind), objective == "energy" and is_modelled
+
+
+def _weaker(m: Measurement, strongest: Measurement) -> Rejection:
+    what = f"{m.kind}, and others are {strongest.kind}"
+    if m.kind == strongest.kind:
+        what = "its energy is modelled, and others' metered"
+    return Rejection(m.candidate, f"{what}: never ranked together")
+
+
 def _cost(m: Measurement, budget: params.Select) -> tuple[float, float, str]:
-    """Order by the objective, then by the other cost, then by name, so ties have one answer."""
+    """Order by the objective, then by another cost, then by name, so ties have one answer."""
     latency = float("inf") if m.latency_ms.p50 is None else m.latency_ms.p50
     size = float(m.size_bytes)
-    first, second = (latency, size) if budget.objective == "latency" else (size, latency)
-    return first, second, m.candidate
+    energy = float("inf") if m.energy is None else m.energy.value_mj
+    costs = {"latency": (latency, size), "size": (size, latency), "energy": (energy, latency)}
+    return *costs[budget.objective], m.candidate
 
 
 def _reject(m: Measurement, reference: str, known: bool, budget: params.Select) -> Rejection | None:
@@ -135,7 +147,18 @@ def _unjudged(m: Measurement, reference: str, known: bool, budget: params.Select
         return f"no quality drop, since {reference} could not be measured"
     if budget.objective == "latency" and m.kind != "built" and m.latency_ms.p50 is None:
         return f"{m.num_samples} samples are too few for a p50"
-    return None
+    return _without_energy(m) if budget.objective == "energy" else None
+
+
+def _without_energy(m: Measurement) -> str | None:
+    if m.energy is None:
+        return "its energy is not known, and the objective is energy"
+    if m.energy.value_mj > 0:
+        return None
+    return (
+        f"its energy is not above idle ({m.energy.value_mj:.3g} mJ by {m.energy.meter}); lengthen "
+        "profile.energy.window_s, or take another meter"
+    )
 
 
 def _unwanted(m: Measurement, budget: params.Select) -> str | None:
@@ -183,9 +206,14 @@ def _breaches(m: Measurement, budget: params.Select) -> list[Breach]:
 
 
 def _distinguishable(best: Measurement, second: Measurement, budget: params.Select) -> bool:
-    """Say whether the measured order could be chance: sizes are exact, latencies have intervals."""
+    """Say whether the measured order could be chance: sizes are exact, latencies have intervals.
+
+    Energy has none, so nothing says that its order holds.
+    """
     if budget.objective == "size":
         return best.size_bytes < second.size_bytes
+    if budget.objective == "energy":
+        return False
     upper, lower = best.latency_ms.p50_upper, second.latency_ms.p50_lower
     return upper is not None and lower is not None and upper < lower
 
@@ -207,7 +235,8 @@ def _better_with_more_budget(
         waiting = [
             m
             for m in waiting
-            if m.kind == best.kind and _cost(m, budget)[0] < _cost(best, budget)[0]
+            if strength(m, budget.objective) == strength(best, budget.objective)
+            and _cost(m, budget)[0] < _cost(best, budget)[0]
         ]
     # The smallest widening that changes the answer, not the largest gain.
     return min(waiting, key=lambda m: m.drop.upper if m.drop else 0.0, default=None)

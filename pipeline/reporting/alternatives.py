@@ -2,17 +2,17 @@
 
 import msgspec
 
-from pipeline.measurement import KINDS, Measurement
-from pipeline.planning.selection import Rejection, Selection
+from pipeline.measurement import Measurement
+from pipeline.planning.selection import Rejection, Selection, strength
 from pipeline.reporting.answer import Answer
 
 
 class Alternative(msgspec.Struct, frozen=True):
     """A candidate that only the quality budget keeps out.
 
-    ``cost_ratio`` is its latency (or size, after the objective) over that of what ships; None when
-    nothing ships. ``wins`` is false for one that no budget puts first: ``cheaper`` then names what
-    costs no more and needs no wider budget.
+    ``cost_ratio`` is its latency (or size, or energy: what is minimized) over that of what ships;
+    None when nothing ships. ``wins`` is false for one that no budget puts first: ``cheaper`` then
+    names what costs no more and needs no wider budget.
     """
 
     candidate: str
@@ -63,13 +63,19 @@ def _waiting(
         for r in s.rejected
         if len(r.breaches) == 1 and r.breaches[0].limit.startswith("quality drop")
     ]
-    kinds = [chosen.kind] if chosen else [m.kind for m, _ in pairs]
-    strongest = min(kinds, key=KINDS.index, default=None)
-    pairs = [(m, r) for m, r in pairs if m.kind == strongest and _cost(m, s) < float("inf")]
+    known = [chosen] if chosen else [m for m, _ in pairs]
+    strongest = min((strength(m, s.objective) for m in known), default=None)
+    pairs = [
+        (m, r)
+        for m, r in pairs
+        if strength(m, s.objective) == strongest and _cost(m, s) < float("inf")
+    ]
     return sorted(pairs, key=lambda pair: (pair[1].breaches[0].measured, _cost(pair[0], s)))
 
 
 def _cost(m: Measurement, s: Selection) -> float:
     if s.objective == "size":
         return float(m.size_bytes)
+    if s.objective == "energy":
+        return float("inf") if m.energy is None else m.energy.value_mj
     return float("inf") if m.latency_ms.p50 is None else m.latency_ms.p50

@@ -16,6 +16,7 @@ from pipeline.reporting.evidence import Distributions, Evidence
 from pipeline.reporting.figures import Figure
 from pipeline.reporting.views import Column, Key, Plot, Table, table
 
+DEARER = {"latency": "is slower", "size": "is larger", "energy": "takes more energy"}
 SHOWN = 2  # alternatives in the table on top; all are in the target's section
 
 
@@ -100,7 +101,7 @@ def _widening(answer: Answer, found: Alternative) -> str:
     name = words.readable(found.candidate)
     if found.cost_ratio is None:
         return f"{wider} of budget: `{name}` would ship."
-    return f"{wider} of budget: `{name}`, {figures.ratio(found.cost_ratio)} the {_cost(s)}."
+    return f"{wider} of budget: `{name}`, {figures.ratio(found.cost_ratio)} the {s.objective}."
 
 
 def _change(answer: Answer, found: Alternative) -> str:
@@ -112,13 +113,9 @@ def _change(answer: Answer, found: Alternative) -> str:
     name = words.readable(found.candidate)
     if not found.wins:
         other = words.readable(found.cheaper or "")
-        dearer = "larger" if s.objective == "size" else "slower"
-        return f"No budget makes `{name}` win: it needs {needed} and is {dearer} than `{other}`."
+        dearer = DEARER[s.objective]
+        return f"No budget makes `{name}` win: it needs {needed} and {dearer} than `{other}`."
     return f"{_widening(answer, found)[:-1]}, from max_quality_drop {needed} on."
-
-
-def _cost(s: Selection) -> str:
-    return "size" if s.objective == "size" else "latency"
 
 
 def _next_best(answer: Answer) -> list[str]:
@@ -129,6 +126,8 @@ def _next_best(answer: Answer) -> list[str]:
     cost = figures.size(second.size_bytes)
     if s.objective == "latency" and second.latency_ms.p50 is not None:
         cost = figures.latency(second).value
+    elif s.objective == "energy":
+        cost = words.energy(second)
     may_be_chance = second.kind == "measured" and not s.distinguishable
     doubt = "; the order may be chance" if may_be_chance else ""
     return [f"Next best: `{words.readable(second.candidate)}`, {cost}{doubt}."]

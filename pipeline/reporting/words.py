@@ -129,6 +129,19 @@ def speed(m: Measurement) -> str:
     return f"{took(m)}, {against_reference(m)}" if m.kind == "measured" else took(m)
 
 
+def energy(m: Measurement) -> str:
+    """Say the energy of a request with its meter, as what it is: read, or modelled."""
+    if m.energy is None:
+        return "energy absent"
+    how = "modelled from" if m.energy.kind == "modelled" else f"{m.energy.kind}, by"
+    return f"{m.energy.value_mj:.3g} mJ a request above idle ({how} {m.energy.meter})"
+
+
+def _cost(m: Measurement, objective: str) -> str:
+    """Say the latency, and before it what was minimized."""
+    return f"{energy(m)}, {took(m)}" if objective == "energy" else took(m)
+
+
 def noise(m: Measurement) -> str:
     """Name what makes a measurement less sure; empty when nothing does."""
     found = [flag for flag in m.flags if flag in NOISE]
@@ -200,7 +213,8 @@ def why(answer: Answer) -> str:
     place = f"the {superlative} of {len(s.ranking)} candidates"
     if len(s.ranking) == 1:
         place = "the only candidate"
-    return f"It is {place} within the budget ({num_judged} {m.kind}): {took(validation)}; {bound}."
+    cost = _cost(validation, s.objective)
+    return f"It is {place} within the budget ({num_judged} {m.kind}): {cost}; {bound}."
 
 
 def next_best(answer: Answer) -> list[str]:
@@ -211,9 +225,11 @@ def next_best(answer: Answer) -> list[str]:
     if second is None:
         return ["Next best: none, no other candidate meets the budget."]
     doubt = "; their intervals overlap, so the order may be chance"
+    if s.objective == "energy":
+        doubt = "; energy has no interval, so the order may be chance"
     if s.distinguishable or second.kind != "measured":
         doubt = ""
-    figures = f"{took(second)}, {size(second.size_bytes)}"
+    figures = f"{_cost(second, s.objective)}, {size(second.size_bytes)}"
     return [f"Next best: `{readable(second.candidate)}`, {figures}{doubt}."]
 
 

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from pipeline import params
-from pipeline.measurement import Drop, Latency, Measurement, Placement, Quality
+from pipeline.measurement import Drop, Energy, Latency, Measurement, Placement, Quality
 from pipeline.planning.selection import select
 
 BUDGET = params.Select(max_quality_drop=2.0)
@@ -202,3 +202,73 @@ def test_a_budget_is_in_the_metrics_own_unit(unit, shown):
         f"quality drop (upper bound) {shown}, allowed 0.002, over by 0.002 "
         "(the drop itself is 0.00123; n=500 cannot show more)"
     )
+
+
+def metered(name, value_mj, p50=1.0, kind="package", evidence="measured", **fields):
+    energy = Energy(value_mj=value_mj, meter="rapl", kind=kind, window_s=10, num_runs=100)
+    return candidate(name, p50, kind=evidence, energy=energy, **fields)
+
+
+BY_ENERGY = params.Select(objective="energy")
+
+
+def frugal(*others, budget=BY_ENERGY):
+    return select([metered("dense-fp32", 30.0), *others], "dense-fp32", budget, "t")
+
+
+def test_objective_energy_ranks_by_energy_then_latency():
+    slow, quick = (metered(n, 10.0, p50, upper=0.5) for n, p50 in (("slow", 9.0), ("quick", 8.0)))
+    s = frugal(slow, quick, metered("fast", 40.0, 0.1, upper=0.5))
+    assert s.ranking == ("quick", "slow", "dense-fp32", "fast")
+    assert s.distinguishable is False  # energy has no interval
+
+
+def test_modelled_energy_is_never_ranked_with_a_meters():
+    modelled = metered("a-int8", 0.1, upper=0.5, kind="modelled")
+    s = frugal(modelled)
+    assert s.ranking == ("dense-fp32",)
+    (rejection,) = s.rejected
+    assert rejection.reason == "its energy is modelled, and others' metered: never ranked together"
+    by_latency = frugal(modelled, budget=params.Select())
+    assert set(by_latency.ranking) == {"a-int8", "dense-fp32"}
+
+
+def test_modelled_energy_is_ranked_among_itself():
+    reference = metered("dense-fp32", 30.0, kind="modelled")
+    lean = metered("a-int8", 20.0, upper=0.5, kind="modelled")
+    s = select([reference, lean], "dense-fp32", BY_ENERGY, "t")
+    assert (s.ranking, s.rejected) == (("a-int8", "dense-fp32"), ())
+
+
+def test_stronger_evidence_comes_before_a_meter():
+    """What an estimate's energy is does not count where something was measured."""
+    reference = metered("dense-fp32", 30.0, kind="modelled")
+    estimated = metered("a-int8", 1.0, upper=0.5, evidence="estimated")
+    budget = params.Select(objective="energy", accept="estimated")
+    s = select([reference, estimated], "dense-fp32", budget, "t")
+    assert s.ranking == ("dense-fp32",)
+    assert "estimated, and others are measured: never ranked together" in s.rejected[0].reason
+
+
+NO_ENERGY = {
+    "none": (candidate("a-int8", 0.1, upper=0.1), "its energy is not known, and the objective is"),
+    "no more than idling": (
+        metered("a-int8", -0.25, upper=0.1),
+        r"its energy is not above idle (-0.25 mJ by rapl); lengthen profile.energy.window_s, or ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("other", "words"), NO_ENERGY.values(), ids=NO_ENERGY)
+def test_a_candidate_without_energy_cannot_win_on_it(other, words):
+    s = frugal(other)
+    assert s.ranking == ("dense-fp32",)
+    assert words in s.rejected[0].reason
+    assert "a-int8" in frugal(other, budget=params.Select()).ranking
+
+
+def test_what_a_wider_budget_would_change_is_of_one_kind_of_energy():
+    lean = metered("a-int8", 10.0, upper=3.5)
+    assert frugal(lean).better_if == "a-int8"
+    modelled = metered("a-int8", 10.0, upper=3.5, kind="modelled")
+    assert frugal(modelled).better_if is None

@@ -2,6 +2,7 @@ import msgspec
 import pytest
 
 from pipeline import params
+from pipeline.measurement import Energy
 from pipeline.planning.selection import select
 from pipeline.reporting.alternatives import alternatives
 from pipeline.reporting.answer import Answer
@@ -60,3 +61,22 @@ def test_kinds_of_evidence_are_not_compared(samples):
     ]  # fmt: skip
     answer = msgspec.structs.replace(found, candidates=tuple(estimated))
     assert "pruned-most-int8-static" not in {a.candidate for a in alternatives(answer)}
+
+
+def test_when_energy_decides_a_model_of_it_is_not_compared_with_a_meters(samples):
+    def read(m, kind):
+        figures = Energy(
+            value_mj=m.size_bytes / 1000, meter="m", kind=kind, window_s=10, num_runs=1
+        )
+        return msgspec.structs.replace(m, energy=figures)
+
+    found = samples.many()
+    for others, expected in (("package", 0.75), ("modelled", None)):
+        measured = [
+            read(m, others if m.candidate == "pruned-half-qat-int8-static" else "package")
+            for m in found.candidates
+        ]
+        s = select(measured, "dense-fp32", params.Select(objective="energy"), found.target)
+        answer = Answer(target="t", status="ships", selection=s, candidates=tuple(measured))
+        ratios = {a.candidate: a.cost_ratio for a in alternatives(answer)}
+        assert ratios.get("pruned-half-qat-int8-static") == expected

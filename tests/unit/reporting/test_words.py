@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from pipeline.measurement import Drop, Interval, Latency, Measurement, Quality
+from pipeline.measurement import Drop, Energy, Interval, Latency, Measurement, Quality
 from pipeline.planning.selection import Rejection, Selection
 from pipeline.reporting import report, words
 from pipeline.reporting.answer import Answer, NotBuilt, failed
@@ -89,6 +89,33 @@ def test_an_estimate_is_called_one_and_has_no_interval(answer):
         "memory by tflite_micro 0.1 on A CPU."
     )
     assert not any("p50" in line for line in shown[:5])
+
+
+def test_when_energy_decides_the_reasons_say_it_with_its_meter(answer):
+    def with_energy(m, value_mj, **fields):
+        fields = {"meter": "rapl", "kind": "package", **fields}
+        read = Energy(value_mj=value_mj, window_s=10, num_runs=9, **fields)
+        return msgspec.structs.replace(m, energy=read)
+
+    lean, reference = with_energy(answer.artifact, 0.52), with_energy(answer.reference, 1.7)
+    selection = msgspec.structs.replace(answer.selection, objective="energy", distinguishable=False)
+    reasons = words.reasons(
+        msgspec.structs.replace(
+            answer, artifact=lean, candidates=(lean, reference), selection=selection
+        )
+    )
+    assert reasons[0].startswith(
+        "It is the most frugal of 2 candidates within the budget (2 measured): 0.52 mJ a request "
+        "above idle (package, by rapl), p50 80 us [72 us..88 us]; "
+    )
+    assert reasons[1] == (
+        "Next best: `dense, fp32`, 1.7 mJ a request above idle (package, by rapl), p50 250 us "
+        "[225 us..275 us], 97.3 kB; energy has no interval, so the order may be chance."
+    )
+    modelled = with_energy(lean, 0.52, meter="power.max_w of a board", kind="modelled")
+    assert words.energy(modelled) == (
+        "0.52 mJ a request above idle (modelled from power.max_w of a board)"
+    )
 
 
 def test_noise_is_in_the_headline_not_in_a_footnote(answer):
