@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.compatibility import ENVIRONMENTS, INTEGER_RULES, PRECISIONS, RUNTIMES
+from pipeline import target_rules
 from pipeline.params import (
     METRICS,
     NAME,
@@ -11,7 +11,6 @@ from pipeline.params import (
     TARGET_ID,
     Data,
     Params,
-    Target,
     reference_recipes,
 )
 
@@ -139,70 +138,8 @@ def _references(params: Params) -> Problems:
 def _targets(params: Params) -> Problems:
     for name, target in params.targets.items():
         at = ("targets", name)
-        for key, what in _target(target, params.data):
+        for key, what in target_rules.problems(target, params.data):
             yield (*at, *key), f"{'.'.join((*at, *key))}: {what}"
-
-
-def _target(target: Target, data: Data) -> Problems:
-    convert, converter = target.convert, target.converter
-    precisions = ("convert", "precisions")
-    for precision in convert.precisions:
-        if precision not in PRECISIONS[converter]:
-            makes = ", ".join(PRECISIONS[converter])
-            yield precisions, f"{converter} makes {makes}, got {precision}"
-    if len(set(convert.precisions)) < len(convert.precisions):
-        yield precisions, f"names one twice, got {list(convert.precisions)}"
-    if "fp32" not in convert.precisions:
-        yield precisions, f"must hold fp32, the reference, got {list(convert.precisions)}"
-    if target.select.precision not in (None, *convert.precisions):
-        what = f"must be one of convert.precisions {list(convert.precisions)}"
-        yield ("select", "precision"), f"{what}, got {target.select.precision}"
-    if convert.num_calibration > data.num_calibration:
-        what = f"must be at most data.num_calibration {data.num_calibration}"
-        yield ("convert", "num_calibration"), f"{what}, got {convert.num_calibration}"
-    if target.runtime not in RUNTIMES[converter]:
-        readers = ", ".join(RUNTIMES[converter])
-        yield ("runtime",), f"files of {converter} run in {readers}, got {target.runtime}"
-    environments = ENVIRONMENTS[target.runtime]
-    if target.profile.environment not in environments:
-        what = f"{target.runtime} is in {', '.join(environments)}"
-        yield ("profile", "environment"), f"{what}, got {target.profile.environment}"
-    takes = INTEGER_RULES[converter].activation_dtypes
-    if convert.activation_dtype not in (None, *takes):
-        what = f"kernels for {converter} take {', '.join(takes)}"
-        yield ("convert", "activation_dtype"), f"{what}, got {convert.activation_dtype}"
-    yield from _scenarios(target)
-    yield from _compiler(target)
-
-
-def _scenarios(target: Target) -> Problems:
-    key = ("profile", "scenarios")
-    for each in target.profile.scenarios:
-        if (each.queries_per_s is None) == (each.scenario == "Server"):
-            what = "queries_per_s is of Server, and required there"
-            yield key, f"{what}, got {each.scenario} with {each.queries_per_s}"
-        if each.scenario == "Server" and each.batch_size != 1:
-            what = "a query of Server is one sample, so batch_size must be 1"
-            yield key, f"{what}, got {each.batch_size}"
-        if each.scenario == "MultiStream" and each.samples_per_query % each.batch_size:
-            what = "batches must fill a query: samples_per_query must be a multiple of batch_size"
-            yield key, f"{what} {each.batch_size}, got {each.samples_per_query}"
-
-
-def _compiler(target: Target) -> Problems:
-    """Ask for a cross-compiler's settings where there is one, and nowhere else."""
-    settings = {
-        "vela": (target.convert.vela, ("to_ethos_u",)),
-        "tensorrt": (target.convert.tensorrt, ("to_tensorrt", "to_tensorrt_bundle")),
-    }
-    for key, (given, converters) in settings.items():
-        if (given is not None) != (target.converter in converters):
-            what = f"goes with {' and '.join(converters)}, and is required there"
-            got = "and a section" if given is not None else "and no section"
-            yield ("convert", key), f"{what}, got {target.converter} {got}"
-    tensorrt = target.convert.tensorrt
-    if target.converter == "to_tensorrt_bundle" and tensorrt and tensorrt.version is None:
-        yield ("convert", "tensorrt"), "version must name the TensorRT of the device, got none"
 
 
 ALL = (_names, _splits, _sources, _task, _recipes, _references, _targets)

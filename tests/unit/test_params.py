@@ -2,9 +2,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 
 from pipeline import files, inputs, params
 from pipeline.errors import InputsError, ParamsError
+from pipeline.project import settings
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = (ROOT / params.FILE_NAME).read_text(encoding="utf-8")
@@ -28,6 +30,7 @@ def test_the_default_file_is_valid():
     assert params.reference_candidate(loaded) == "dense-fp32"
 
 
+EMULATED = ("      environment: device-tflite\n", "      environment: emulated-aarch64\n")
 REFUSED = {
     "a value out of range": (
         ("ratio: 0.5\n", "ratio: 1.5\n"),
@@ -117,14 +120,6 @@ REFUSED = {
         ("num_samples: 64", "num_samples: 6400"),
         r"quantize\.int8\.num_samples must be at most data\.num_calibration 128, got 6400",
     ),
-    "a server without a rate": (
-        ("    profile: {}", "    profile: {scenarios: [{scenario: Server}]}"),
-        r"profile\.scenarios: queries_per_s is of Server, and required there, got Server with None",
-    ),
-    "a rate without a server": (
-        ("    profile: {}", "    profile: {scenarios: [{scenario: Offline, queries_per_s: 5.0}]}"),
-        r"profile\.scenarios: queries_per_s is of Server, .*, got Offline with 5\.0",
-    ),
     "a server in batches": (
         (
             "    profile: {}",
@@ -208,6 +203,56 @@ REFUSED = {
         ),
         r"activation_dtype: kernels for to_litert take int8, got uint8",
     ),
+    "a Server without its arrivals": (
+        ("    profile: {}", "    profile: {scenarios: [{scenario: Server}]}"),
+        r"profile\.scenarios: queries_per_s goes with Server, and is req.*, got Server and none",
+    ),
+    "arrivals that nobody waits for": (
+        ("    profile: {}", "    profile: {scenarios: [{scenario: Offline, queries_per_s: 5}]}"),
+        r"queries_per_s goes with Server, and is required there, got Offline and 5",
+    ),
+    "a query of many samples where one is a query": (
+        (
+            "    profile: {}",
+            (
+                "    profile:\n      scenarios:\n"
+                "        - {scenario: Server, queries_per_s: 9, samples_per_query: 4}"
+            ),
+        ),
+        r"scenarios: samples_per_query is of MultiStream, got Server and 4 \(params\.yaml:\d+\)",
+    ),
+    "an objective that nothing measures": (
+        ("    select: {}", "    select: {objective: energy}"),
+        r"select\.objective: energy needs profile\.energy, which names the meter, got none",
+    ),
+    "a serial meter without its port": (
+        ("    profile: {}", "    profile: {energy: {meter: serial}}"),
+        r"energy\.port: port goes with meter serial, and is .*, got serial and no port",
+    ),
+    "a port of a meter that has none": (
+        ("    profile: {}", "    profile: {energy: {meter: rapl, port: /dev/ttyUSB0}}"),
+        r"energy\.port: port goes with meter serial, and .*, got rapl and /dev/ttyUSB0",
+    ),
+    "a model of the energy of no hardware": (
+        ("    profile: {}", "    profile: {energy: {meter: modelled}}"),
+        r"energy\.meter: modelled takes the power of the catalogue's hardware, got no hardware",
+    ),
+    "the GPU's meter for the processor": (
+        ("    profile: {}", "    profile: {energy: {meter: nvml}}"),
+        r"energy\.meter: nvml reads a GPU, and onnxruntime runs on the processor, got nvml",
+    ),
+    "a window that tells nothing": (
+        ("    profile: {}", "    profile: {energy: {meter: rapl, window_s: 5}}"),
+        r"profile\.energy\.window_s must be float >= 10\.0, got 5",
+    ),
+    "latency of an emulator": (
+        ("environment: device-tflite", "environment: emulated-aarch64"),
+        r"objective: emulated-aarch64 tells no latency and no energy; set objective: size, or give",
+    ),
+    "measurements by an emulator": (
+        (f"{EMULATED[0]}    select: {{}}", f"{EMULATED[1]}    select: {{objective: size}}"),
+        r"accept: nothing is measured in emulated-aarch64; set accept: emulated, or give a connec",
+    ),
     "text that is not YAML": (("model: digits", "model: [digits"), r"params\.yaml is not YAML"),
 }
 
@@ -270,3 +315,87 @@ def test_steps_by_input_are_refused_for_a_net_that_is_trained_here(tmp_path):
     words = r"data\.preprocessing: steps by input go with net\.onnx: .* got left, right"
     with pytest.raises(ParamsError, match=words):
         params.load(edited(tmp_path, (DEFAULT[start:end], steps)))
+
+
+def emulated(tmp_path, profile="", select="objective: size, accept: emulated", connection=""):
+    """The last target under an emulator."""
+    old = f"{EMULATED[0]}    select: {{}}"
+    new = f"{EMULATED[1]}{profile}    select: {{{select}}}\n{connection}"
+    return edited(tmp_path, (old, new))
+
+
+def test_outputs_and_sizes_can_be_had_of_an_emulator(tmp_path):
+    assert params.parse(emulated(tmp_path))[1] == []
+
+
+OF_AN_EMULATOR = {
+    "profile.energy": {"profile": "      energy: {meter: serial, port: /dev/ttyUSB0}\n"},
+    "profile.layers": {"profile": "      layers: true\n"},
+    "profile.scenarios": {"profile": "      scenarios: [{scenario: Offline}]\n"},
+    "profile.sweep": {"profile": "      sweep: {batch_size: [1, 8]}\n"},
+    "select.max_latency_ms": {"select": "objective: size, accept: emulated, max_latency_ms: 3"},
+    "select.max_memory_bytes": {"select": "objective: size, accept: emulated, max_memory_bytes: 9"},
+}
+
+
+@pytest.mark.parametrize("key", OF_AN_EMULATOR)
+def test_times_and_memory_cannot(tmp_path, key):
+    (line,) = params.parse(emulated(tmp_path, **OF_AN_EMULATOR[key]))[1]
+    words = f"targets.linux-tflite-runtime.{key}: times and memory in emulated-aarch64 are the"
+    assert line.startswith(words)
+    assert "leave it out, or give a connection (params.yaml:" in line
+
+
+def test_a_connection_makes_it_a_board(tmp_path):
+    profile = "      energy: {meter: ina}\n      layers: true\n"
+    ssh = "    connection: {transport: ssh, host: pi}\n"
+    path = emulated(tmp_path, profile, "objective: energy, max_latency_ms: 3", ssh)
+    assert params.parse(path)[1] == []
+
+
+SSH = {"transport": "ssh", "host": "board"}
+COMPILED = {
+    "an estimate's energy is not metered": (
+        "cortex-m55-ethos-u55",
+        {"profile": {"energy": {"meter": "ina"}}},
+        ["profile.energy.meter: latency of to_ethos_u is estimated, so its energy can only be mod"],
+    ),
+    "it may be modelled": (
+        "cortex-m55-ethos-u55",
+        {"hardware": "raspberry-pi-5", "profile": {"energy": {"meter": "modelled"}}},
+        [],
+    ),
+    "an estimate needs no device": (
+        "cortex-m55-ethos-u55",
+        {"connection": SSH},
+        ["connection: figures of to_ethos_u are its compiler's, which needs no device; leave it"],
+    ),
+    "a GPU has its meter": ("rtx-4090", {"profile": {"energy": {"meter": "nvml"}}}, []),
+    "the processor's is not the GPU's": (
+        "rtx-4090",
+        {"profile": {"energy": {"meter": "rapl"}}},
+        ["profile.energy.meter: rapl reads the processor, and tensorrt runs on a GPU, got rapl"],
+    ),
+    "a bundle takes no energy here": (
+        "jetson-orin",
+        {"profile": {"energy": {"meter": "ina"}}},
+        ["profile.energy.meter: a bundle becomes an engine on its device; leave energy out, or gi"],
+    ),
+    "on a Jetson it does": (
+        "jetson-orin",
+        {"profile": {"energy": {"meter": "ina"}}, "connection": SSH},
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("preset", "change", "expected"), COMPILED.values(), ids=COMPILED)
+def test_of_what_is_compiled_elsewhere(tmp_path, preset, change, expected):
+    values = yaml.safe_load(DEFAULT)
+    values["targets"] = {"t": {**settings.presets()[preset], **change}}
+    path = tmp_path / params.FILE_NAME
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    found = params.parse(path)[1]
+    assert [line.removeprefix("targets.t.")[: len(words)] for line, words in zip(
+        found, expected, strict=True
+    )] == expected  # fmt: skip
