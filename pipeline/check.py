@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pipeline import files, params
 from pipeline.compatibility import EVIDENCE
 from pipeline.errors import ConversionError, DataError, DependencyError, PipelineError
+from pipeline.preflight import cases, net_fit, target_settings
 from pipeline.runtimes import structured
 from pipeline.runtimes.errors import RunnerError
 from pipeline.targets import tools
@@ -40,12 +41,19 @@ def examine(path: Path, environments: Path) -> Findings:
     # what is not the pinned input is not worth reading
     made = {} if problems else _splits(p, problems)
     problems += _required_tools(p, environments)
+    on_hardware = cases.of(p, path.parent, problems)
+    problems += [line for case in on_hardware for line in target_settings.problems(case)]
+    model = _net(p, made, problems) if made else None
     if made:
-        problems += [*_net(p, made), *_metric(p), *_compilers(p)]
+        problems += [*_metric(p), *_compilers(p)]
+    if model is not None:
+        problems += [line for case in on_hardware for line in net_fit.problems(case, model, p)]
     # a metric that cannot be had is found by the net's loss too
     problems = list(dict.fromkeys(problems))
-    remarks = [] if problems else [*_weak_evidence(p, environments), *_small_data(p, made)]
-    return Findings(p, problems, remarks)
+    if problems or model is None:
+        return Findings(p, problems, [])
+    too_large = [line for case in on_hardware for line in net_fit.remarks(case, model, p)]
+    return Findings(p, [], [*_weak_evidence(p, environments), *_small_data(p, made), *too_large])
 
 
 def _pins(p: params.Params) -> Iterator[str]:
@@ -128,16 +136,22 @@ def _splits(p: params.Params, problems: list[str]) -> "dict[str, Split]":
     return {}
 
 
-def _net(p: params.Params, made: "Mapping[str, Split]") -> Iterator[str]:
-    """Build the net once: seconds now instead of minutes later."""
-    yield from _problem_of(lambda: _try_net(p, made))
+def _net(
+    p: params.Params, made: "Mapping[str, Split]", problems: list[str]
+) -> net_fit.Model | None:
+    """Build the net once: seconds now, not minutes later; what is wrong joins the problems."""
+    try:
+        return _try_net(p, made)
+    except PipelineError as error:
+        problems.append(str(error))
+    return None
 
 
-def _try_net(p: params.Params, made: "Mapping[str, Split]") -> None:
+def _try_net(p: params.Params, made: "Mapping[str, Split]") -> net_fit.Model:
     try:
         import torch
 
-        from pipeline.nets import factory, store
+        from pipeline.nets import count, factory, store
         from pipeline.training import objective
     except ImportError as error:
         raise DependencyError(str(error.name), "build") from error
@@ -154,7 +168,13 @@ def _try_net(p: params.Params, made: "Mapping[str, Split]") -> None:
         adopted = from_onnx.adopt(Path(p.net.onnx), few, p.export.max_abs_error)
         from_onnx.check_classes(adopted.signature, calibration.label_names, p.task)
         _try_metric(p.task, made["validation"], adopted.content)
-        return
+        taken = [tensor.shape for tensor in adopted.signature.inputs]
+        return net_fit.Model(
+            num_parameters=from_onnx.describe(Path(p.net.onnx)).parameters,
+            shapes=tuple(tuple(int(length) for length in shape[1:]) for shape in taken),
+            opset=adopted.opset,
+            is_batch_open=isinstance(taken[0][0], str),
+        )
     shape = tensors.shape[1:]
     labels = torch.from_numpy(calibration.labels[:1])
     num_outputs = objective.of(p.task).num_outputs(shape, labels, calibration.label_names)
@@ -162,6 +182,8 @@ def _try_net(p: params.Params, made: "Mapping[str, Split]") -> None:
     if p.train is not None and p.train.checkpoint is not None:
         store.load_checkpoint(Path(p.train.checkpoint), net)
     _try_metric(p.task, made["validation"], None)
+    parameters = count.count(net, shape).parameters
+    return net_fit.Model(parameters, (shape,), p.export.opset)
 
 
 def _try_metric(task: params.Task, validation: "Split", onnx_file: bytes | None) -> None:

@@ -52,9 +52,9 @@ def show_hardware(
     found = hardware.find(hardware_id)
     typer.echo(f"{found.name} ({found.vendor})" if found.vendor else found.name)
     for converter, service in found.converters.items():
-        preset = f"; slipway init --targets {service.preset}" if service.preset else ""
+        named = "".join(f"; slipway init --targets {name}" for name in service.presets)
         note = f" ({service.note})" if service.note else ""
-        typer.echo(f"{converter}: {', '.join(service.precisions)}{preset}{note}")
+        typer.echo(f"{converter}: {', '.join(service.precisions)}{named}{note}")
     if found.not_supported_yet:
         typer.echo(f"not supported yet: {found.not_supported_yet}")
     typer.echo()

@@ -202,10 +202,10 @@ class Result(Sourced, frozen=True, kw_only=True):
 
 
 class Service(_Section, frozen=True, kw_only=True):
-    """What a converter makes for this hardware today; ``preset`` is of `slipway init`."""
+    """What a converter makes for this hardware today; ``presets`` are of `slipway init`."""
 
     precisions: tuple[Precision, ...]
-    preset: str | None = None
+    presets: tuple[str, ...] = ()
     note: Text | None = None
 
 
@@ -277,15 +277,6 @@ def load(hardware_id: str) -> Hardware:
         names = ", ".join((*close, *(name for name in known if name not in close)))
         raise TargetError(f"hardware {hardware_id!r} is not known; known: {names}")
     return read(CATALOGUE_PATH / f"{hardware_id}.yaml")
-
-
-def find(name: str, folder: Path = Path()) -> Hardware:
-    """Read what ``hardware`` of params.yaml names: an id, or a YAML file relative to ``folder``.
-
-    Raises:
-        TargetError, ParamsError: as `load` and `read`.
-    """
-    return read(folder / name) if Path(name).suffix in {".yaml", ".yml"} else load(name)
 
 
 def read(path: Path) -> Hardware:

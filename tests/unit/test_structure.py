@@ -148,6 +148,7 @@ def test_no_function_over_80_lines_no_module_over_500():
         "measurement",
         "targets.tools",
         "targets.device",
+        "targets.hardware",
         "runtimes.runner",
         "device.run",
         "device.build",

@@ -88,28 +88,37 @@ def test_the_schema_has_no_place_for_a_fact_without_a_source():
     assert [key for f in fields for key in unsourced(f.type, f.name)] == []
 
 
-@pytest.mark.parametrize("name", hardware.ids())
-def test_a_preset_makes_what_the_entry_says(name):
-    entry = hardware.load(name)
-    for converter, service in entry.converters.items():
-        if service.preset is None:
-            continue
-        preset = settings.presets()[service.preset]
-        assert preset["converter"] == converter
-        # fp32 is the reference of every preset, also where nothing computes it
-        assert set(service.precisions) <= set(preset["convert"]["precisions"])
-        compiled_for = preset["convert"].get("vela") or preset["convert"].get("tensorrt") or {}
-        for key in compiled_for.keys() & {"accelerator_config", "compute_capability"}:
-            assert getattr(entry.artifact, key).value == compiled_for[key]
+SERVED = [
+    (name, converter, preset)
+    for name in hardware.ids()
+    for converter, service in hardware.load(name).converters.items()
+    for preset in service.presets
+]
+
+
+@pytest.mark.parametrize(("name", "converter", "preset"), SERVED)
+def test_a_preset_makes_something_for_the_entry_that_names_it(name, converter, preset):
+    entry, made = hardware.load(name), settings.presets()[preset]
+    assert made["converter"] == converter
+    # fp32 is the reference of every preset, also where nothing computes it
+    assert {*made["convert"]["precisions"]} & {*entry.converters[converter].precisions} - {"fp32"}
+    compiled_for = made["convert"].get("vela") or made["convert"].get("tensorrt") or {}
+    for key in compiled_for.keys() & {"accelerator_config", "compute_capability"}:
+        assert getattr(entry.artifact, key).value == compiled_for[key]
 
 
 def test_every_preset_serves_some_hardware():
-    served = {
-        service.preset
-        for name in hardware.ids()
-        for service in hardware.load(name).converters.values()
-    }
-    assert served - {None} == settings.presets().keys()
+    assert {preset for *_, preset in SERVED} == settings.presets().keys()
+
+
+def test_a_preset_of_one_piece_of_hardware_names_it():
+    """What runs on any x86 machine names none."""
+    named = {name: preset.get("hardware") for name, preset in settings.presets().items()}
+    assert {name for name, found in named.items() if found is None} == {
+        "x86-onnxruntime", "x86-litert", "linux-tflite-runtime", "x86-openvino",
+    }  # fmt: skip
+    for name, found in named.items():
+        assert found is None or (found, settings.presets()[name]["converter"], name) in SERVED
 
 
 KNOWN = {
@@ -331,6 +340,14 @@ def test_show_writes_units_and_sources(name, line):
 def test_an_unknown_id_names_the_close_ones_first():
     with pytest.raises(TargetError, match=r"'jetson-nano' is not known; known: jetson-nano-2019, "):
         hardware.load("jetson-nano")
+
+
+def test_params_name_an_entry_or_a_file_of_the_project(write_board, tmp_path):
+    assert hardware.find("raspberry-pi-5") == hardware.load("raspberry-pi-5")
+    write_board()
+    assert hardware.find("my-board.yaml", tmp_path).name == "My board"
+    with pytest.raises(ParamsError, match=r"my-board\.yaml cannot be read"):
+        hardware.find("my-board.yaml")
 
 
 def test_list_has_every_id_sorted(capsys):
