@@ -228,7 +228,9 @@ def _gather(project: Path, p: "Params") -> "Report":
     return Report(
         model=p.model,
         answers=answers,
-        agreements=across.gather(answers, profiled, converted),
+        agreements=across.gather(
+            answers, profiled, converted, has_classes=p.task.kind in across.TASKS_WITH_CLASSES
+        ),
         stages={path.stem: json.loads(path.read_text(encoding="utf-8")) for path in metrics},
     )
 

@@ -50,7 +50,7 @@ class Across(msgspec.Struct, frozen=True, kw_only=True):
     """How two places agree on the same model, sample by sample; there is no time in it.
 
     Over ``n`` samples: ``bit_exact_ratio`` of them have equal values throughout, in ``num_changed``
-    the class differs (None where there is but one value), and values differ by ``max_abs_error`` at
+    the class differs (None where there are no classes), and values differ by ``max_abs_error`` at
     most; ``max_step`` is that in steps of quantized outputs, None where these are not of one scale.
     """
 
@@ -67,7 +67,11 @@ class Across(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def across(
-    outputs: Outputs, reference_outputs: Outputs, scales: Sequence[float | None] = (None,)
+    outputs: Outputs,
+    reference_outputs: Outputs,
+    scales: Sequence[float | None] = (None,),
+    *,
+    has_classes: bool = True,
 ) -> Across:
     """Compare outputs of one model from two places on identical inputs.
 
@@ -75,6 +79,7 @@ def across(
         outputs: decoded to floats, [N, ...] or structured [N].
         reference_outputs: of as many samples.
         scales: of each of the reference's outputs the scale in which both places quantize it.
+        has_classes: the largest value of the first output means something.
 
     Raises:
         ParityError: the outputs have other names or shapes than the reference's.
@@ -94,7 +99,7 @@ def across(
         bit_exact_ratio=float(np.mean(same)),
         max_abs_error=max(errors),
         max_step=max(steps) if len(steps) == len(errors) else None,
-        num_changed=int(changed.sum()) if num_values(outputs) > 1 else None,
+        num_changed=int(changed.sum()) if has_classes and num_values(outputs) > 1 else None,
     )
 
 

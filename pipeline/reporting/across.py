@@ -4,7 +4,7 @@ Kinds of evidence stand side by side here, each with its word: there is no time 
 emulated or a compiled-for target's outputs are its own.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -24,6 +24,7 @@ from pipeline.reporting.answer import Answer
 
 PRECISIONS = get_args(Precision)
 REFERENCE = "fp32"
+TASKS_WITH_CLASSES = ("classification", "agreement")
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +84,11 @@ _Places = dict[Candidate, list[_Place]]
 
 
 def gather(
-    answers: Sequence[Answer], profiled: Mapping[str, Path], converted: Mapping[str, Path]
+    answers: Sequence[Answer],
+    profiled: Mapping[str, Path],
+    converted: Mapping[str, Path],
+    *,
+    has_classes: bool = True,
 ) -> Agreements:
     """Compare what every target of the answers has outputs of, on the same validation inputs.
 
@@ -92,14 +97,15 @@ def gather(
             runtimes the first is compared with whose outputs' scale another has too.
         profiled: by target the folder that holds, per candidate, outputs.npz.
         converted: by target the folder that holds, per candidate, the manifest with its signature.
+        has_classes: the task tells classes apart, so that a changed one can be counted.
 
     Raises:
         ManifestError: naming a file that exists and cannot be read.
     """
     left_out: list[str] = []
     places = _places(answers, profiled, converted, left_out)
-    against = tuple(_against_fp32(places, left_out))
-    between = tuple(_between(places, left_out))
+    against = tuple(_rows(_against_fp32(places), left_out, has_classes))
+    between = tuple(_rows(_between(places), left_out, has_classes))
     return Agreements(
         targets=tuple(answer.target for answer in answers),
         against_fp32=against,
@@ -157,21 +163,25 @@ def _signature(artifact: Path) -> manifest.Signature | None:
     return manifest.read(artifact).signature
 
 
-def _against_fp32(places: _Places, left_out: list[str]) -> Iterator[Row]:
-    for variant in dict.fromkeys(candidate.variant for candidate in places):
-        references = places.get(Candidate(variant, REFERENCE), [])
-        for candidate in places if references else ():
-            if candidate.variant == variant:
-                others = [place for place in places[candidate] if place != references[0]]
-                yield from _rows(candidate, others, references[0], left_out)
+class _Comparison(NamedTuple):
+    candidate: Candidate
+    others: Sequence[_Place]
+    reference: _Place
 
 
-def _between(places: _Places, left_out: list[str]) -> Iterator[Row]:
+def _against_fp32(places: _Places) -> Iterator[_Comparison]:
+    for candidate, found in places.items():
+        references = places.get(Candidate(candidate.variant, REFERENCE))
+        if references:
+            others = [place for place in found if place != references[0]]
+            yield _Comparison(candidate, others, references[0])
+
+
+def _between(places: _Places) -> Iterator[_Comparison]:
     for candidate, found in places.items():
         if candidate.precision != REFERENCE:  # that has its row against fp32 already
             first = _compared_with(found)
-            others = [place for place in found if place != first]
-            yield from _rows(candidate, others, first, left_out)
+            yield _Comparison(candidate, [place for place in found if place != first], first)
 
 
 def _compared_with(places: Sequence[_Place]) -> _Place:
@@ -188,25 +198,27 @@ def _shares_scale(place: _Place, reference: _Place) -> bool:
 
 
 def _rows(
-    candidate: Candidate, others: Sequence[_Place], reference: _Place, left_out: list[str]
+    comparisons: Iterable[_Comparison], left_out: list[str], has_classes: bool
 ) -> Iterator[Row]:
-    expected = reference.outputs() if others else None
-    for place in others:
-        try:
+    for candidate, others, reference in comparisons:
+        expected = reference.outputs() if others else None
+        for place in others:
             assert expected is not None
-            found = agreement.across(place.outputs(), expected, _scales(place, reference))
-        except ParityError as error:
-            name = ", ".join(filter(None, candidate))
-            left_out.append(f"{name} on {place.target} against {reference.target}: {error}")
-            continue
-        yield Row(
-            variant=candidate.variant,
-            precision=candidate.precision,
-            target=place.target,
-            kind=place.kind,
-            reference_target=reference.target,
-            found=found,
-        )
+            scales = _scales(place, reference)
+            try:
+                found = agreement.across(place.outputs(), expected, scales, has_classes=has_classes)
+            except ParityError as error:
+                name = ", ".join(filter(None, candidate))
+                left_out.append(f"{name} on {place.target} against {reference.target}: {error}")
+                continue
+            yield Row(
+                variant=candidate.variant,
+                precision=candidate.precision,
+                target=place.target,
+                kind=place.kind,
+                reference_target=reference.target,
+                found=found,
+            )
 
 
 def _scales(place: _Place, reference: _Place) -> tuple[float | None, ...]:

@@ -33,7 +33,9 @@ def plots(
     found = [*([by_batch] if by_batch else []), *energies]
     absent = []
     if asked is not None and asked.profile.layers and by_layer is None:
-        absent.append(f"No times of layers: {layers.why_none(asked.runtime, measured[0].kind)}.")
+        ran = (m.kind for m in measured if m.kind != "not_measured")
+        reason = layers.why_none(asked.runtime, next(ran, "not_measured"))
+        absent.append(f"No times of layers: {reason}.")
     if asked is not None and _asked_for_batches(asked) and by_batch is None:
         absent.append("No throughput against batch: no Offline load was recorded.")
     if asked is not None and asked.profile.energy and not energies:

@@ -48,7 +48,11 @@ def rooflines(
         of_kind = [m for m in measured if m.kind == kind]
         if placed := roofline.place(of_kind, costs, roofs):
             plots.append(_roofline(target, f"{key}-{kind}", kind, placed, hardware, look))
-    return plots, "" if plots else "no candidate has both a latency and known multiply-accumulates"
+    if plots:
+        return plots, ""
+    if any(m.kind == "emulated" for m in measured):
+        return [], figures.NO_LATENCY["emulated"]
+    return [], "no candidate has both a latency and known multiply-accumulates"
 
 
 def _roofline(

@@ -17,7 +17,7 @@ def test_the_page_shows_every_target_with_the_evidence_behind_it(built):
         assert f'id="target-{target}"' in page
         assert f"Latency distributions: {target}" in page
         assert f"register@{target}" in page, "the lineage reaches what is released"
-    for title in ("Sensitivity of each layer", "Loss"):
+    for title in ("Sensitivity of each layer", "Loss", "Against fp32 of the same variant"):
         assert title in page
     stages = ("prepare", "train", "prune", "distill", "quantize", "export", "convert@x86-litert")
     assert all(re.search(rf">{stage}<", page) for stage in stages)

@@ -37,8 +37,8 @@ def places(samples, tmp_path):
             measured = tuple(samples.measured(n, target=target, kind=kind) for n in candidates)
             self.answers += (Answer(target=target, status="ships", candidates=measured),)
 
-        def gather(self):
-            return across.gather(self.answers, self.profiled, self.converted)
+        def gather(self, **more):
+            return across.gather(self.answers, self.profiled, self.converted, **more)
 
     return Places()
 
@@ -123,6 +123,16 @@ def test_a_target_that_failed_has_nothing_to_compare(places):
     places.add("a", {"dense-fp32": (GRID, None)})
     places.answers += (Answer(target="gone", status="failed", reason="device gone"),)
     assert places.gather().left_out == ()
+
+
+def test_where_the_task_has_no_classes_none_is_counted(places):
+    places.add("a", {"dense-fp32": (GRID, None)})
+    places.add("b", {"dense-fp32": (GRID + [[0, 0, 9]] * 4, None)})
+    found = places.gather(has_classes=False)
+    assert found.against_fp32[0].found.num_changed is None
+    (cell,) = (row[-1] for row in across_view.tables(found)[0].rows)
+    assert cell.value == "4 samples"
+    assert cell.detail == "0.0\N{NO-BREAK SPACE}% bit-equal, else off by 9 at most"
 
 
 def test_outputs_that_cannot_be_read_are_named(places):

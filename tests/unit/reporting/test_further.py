@@ -249,6 +249,12 @@ class TestRoofline:
         there = changed(samples.lone(), "dense-fp32", device={"arch": "aarch64"})
         assert hardware_view.rooflines("t", "k", there.candidates, PI, COSTS, look)[0]
 
+    def test_emulated_time_is_under_no_roof(self, samples):
+        answer = changed(samples.lone(), "dense-fp32", kind="emulated", latency_ms=Latency())
+        measured, look = look_of(answer)
+        found = hardware_view.rooflines("t", "k", measured, PI, COSTS, look)
+        assert found == ([], "emulated time is not latency")
+
     def test_without_costs_there_is_a_reason(self, samples):
         measured, look = look_of(samples.lone())
         plots, reason = hardware_view.rooflines("t", "k", measured, PI, {}, look)
