@@ -106,11 +106,15 @@ def _scenarios(target: Target) -> Problems:
 
 
 def _connection(target: Target) -> Problems:
-    """A device is of use to what runs there; an engine's does, as its GPU may be another's."""
-    if target.connection is not None and EVIDENCE[target.converter] == "estimated":
-        what = f"figures of {target.converter} are its compiler's, which needs no device"
-        transport = type(target.connection).__name__.lower()
-        yield ("connection",), f"{what}; leave it out, got {transport}"
+    """A device is of use to what is measured through a connection."""
+    evidence = EVIDENCE[target.converter]
+    if target.connection is None or evidence == "measured":
+        return
+    what = f"figures of {target.converter} are its compiler's, which needs no device"
+    if evidence == "built":
+        what = f"what {target.converter} makes is not run over a connection yet"
+    transport = type(target.connection).__name__.lower()
+    yield ("connection",), f"{what}; leave it out, got {transport}"
 
 
 def _is_emulated(target: Target) -> bool:
@@ -154,9 +158,8 @@ def _metered(target: Target, meter: str) -> Problems:
     if EVIDENCE[target.converter] == "estimated" and meter != "modelled":
         what = f"latency of {target.converter} is estimated, so its energy can only be modelled"
         yield key, f"{what}, got {meter}"
-    elif target.converter == "to_tensorrt_bundle" and target.connection is None:
-        what = "a bundle becomes an engine on its device; leave energy out, or give a connection"
-        yield key, f"{what}, got {meter}"
+    elif target.converter == "to_tensorrt_bundle":
+        yield key, f"a bundle becomes an engine on its device; leave energy out, got {meter}"
     elif meter == "nvml" and target.runtime != "tensorrt":
         yield key, f"nvml reads a GPU, and {target.runtime} runs on the processor, got nvml"
     elif meter == "rapl" and target.runtime == "tensorrt":

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from pipeline import params
 from pipeline.data.splits import Split
 from pipeline.profiling.quality import ACCURACY, Judge, Truth, judge_of, truth_of
+from pipeline.targets import hardware as catalogue
+from pipeline.targets.hardware import Hardware
 
 NS_PER_S = 1e9
 
@@ -75,6 +77,7 @@ class Bench:
     preset: Preset
     environments: Path | None = None
     judge: Judge = ACCURACY
+    hardware: Hardware | None = None
     tensors: NDArray[Any] | None = None
 
     @classmethod
@@ -91,6 +94,7 @@ class Bench:
     ) -> "Bench":
         """Make the bench of a project's target on a split, which ``inputs`` is the file of."""
         cfg, truth = p.targets[target], truth_of(p.task, split)
+        known = catalogue.find(cfg.hardware) if cfg.hardware else None
         return cls(
             target_id=target,
             target=cfg,
@@ -100,6 +104,7 @@ class Bench:
             preset=preset or PRESETS[cfg.profile.preset],
             environments=environments,
             judge=judge_of(p.task),
+            hardware=known,
             tensors=truth.inputs,
         )
 

@@ -7,7 +7,7 @@ Nothing is timed: the measurement's kind is ``estimated``, which is never ranked
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from pipeline import manifest, params
 from pipeline.errors import ParityError
 from pipeline.measurement import Latency, Measurement
-from pipeline.profiling import summary, workers
+from pipeline.profiling import passes, summary, workers
 from pipeline.profiling.agreement import Outputs
 from pipeline.profiling.bench import Bench, Candidate
 from pipeline.profiling.summary import Measured
@@ -72,7 +72,10 @@ def measure(
     compared = next(
         (f for f in found if f.candidate.name == reference and f.outputs is not None), None
     )
-    return [_summarize(each, compared, bench) for each in found]
+    measured = [_summarize(each, compared, bench) for each in found]
+    return [
+        replace(each, measurement=passes.modelled(each.measurement, bench)) for each in measured
+    ]
 
 
 def _run(candidate: Candidate, bench: Bench, *, is_reference: bool) -> Found:

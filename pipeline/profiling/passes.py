@@ -4,6 +4,7 @@ Each is a pass of its own, after the rounds in which latency is timed: noting op
 running for ten seconds on end would disturb it.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,19 @@ from typing import Any
 
 import msgspec
 
-from pipeline.measurement import Measurement
-from pipeline.profiling import layers, loads, workers
-from pipeline.profiling.bench import Bench, Candidate
+from pipeline import params
+from pipeline.measurement import Energy, Measurement
+from pipeline.profiling import energy, layers, loads, serial_meter, workers
+from pipeline.profiling.bench import NS_PER_S, Bench, Candidate
+from pipeline.profiling.workers import Job
+
+MODELLED = "modelled"
 
 
 def num_steps(bench: Bench) -> int:
     """Return how often `run` calls ``on_step`` at most."""
-    return loads.num_calls(loads.requests(bench.target.profile, bench.preset)) + _tells_layers(
-        bench
-    )
+    asked = loads.num_calls(loads.requests(bench.target.profile, bench.preset))
+    return asked + _tells_layers(bench) + _has_meter(bench)
 
 
 def run(
@@ -43,7 +47,8 @@ def run(
         TargetError: a worker failed for a reason that may pass.
     """
     job = workers.job_of(candidate.artifact, bench.inputs, bench.target, bench.environments)
-    asked = loads.requests(bench.target.profile, bench.preset)
+    profile = bench.target.profile
+    asked = loads.requests(profile, bench.preset)
 
     def load(document: Mapping[str, Any]) -> Mapping[str, Any]:
         reply: Mapping[str, Any] = workers.call(job, "load", load=document)
@@ -59,7 +64,46 @@ def run(
         note("layers")
         reply = workers.call(replace(job, inputs=sample), "layers", num_runs=layers.NUM_RUNS)
         found["layers"] = layers.of_rows(reply["layers"])
-    return msgspec.structs.replace(measured, **found)
+    if profile.energy is not None and _has_meter(bench):
+        note("energy")
+        found["energy"] = _metered(replace(job, inputs=sample), profile.energy)
+    return modelled(msgspec.structs.replace(measured, **found), bench)
+
+
+def modelled(measured: Measurement, bench: Bench) -> Measurement:
+    """Return the measurement with modelled energy, if the target's profile asks for that.
+
+    Raises:
+        TargetError: the hardware's entry does not say what it takes.
+    """
+    asked, p50_ms = bench.target.profile.energy, measured.latency_ms.p50
+    if asked is None or asked.meter != MODELLED or bench.hardware is None or p50_ms is None:
+        return measured
+    return msgspec.structs.replace(measured, energy=energy.modelled(bench.hardware, p50_ms))
+
+
+def _metered(job: Job, asked: params.EnergyMeter) -> Energy:
+    """Run one request again and again beside a meter: on the device, or on a port of this host."""
+    window = {"meter": asked.meter, "window_ns": round(asked.window_s * NS_PER_S)}
+    limit_s = workers.TIME_LIMIT_S + 2 * asked.window_s
+    if asked.meter != "serial":
+        return energy.metered(workers.call(job, "energy", time_limit_s=limit_s, **window))
+    assert asked.port is not None  # a rule of params.yaml
+    marks: dict[str, int] = {}
+    with serial_meter.opened(asked.port) as meter:
+        reply = workers.call(
+            job,
+            "energy",
+            time_limit_s=limit_s,
+            on_mark=lambda name: marks.setdefault(name, time.perf_counter_ns()),
+            **window,
+        )
+        return energy.metered({**reply, **meter.read(marks)})
+
+
+def _has_meter(bench: Bench) -> bool:
+    asked = bench.target.profile.energy
+    return asked is not None and asked.meter != MODELLED
 
 
 def _tells_layers(bench: Bench) -> bool:

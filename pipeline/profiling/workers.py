@@ -7,7 +7,8 @@ the runtime refuses the model is permanent and a `ModelRefusedError`.
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,19 +87,53 @@ class Worker:
         if not base.read_until_ready(self.process, self.said, self.time_limit_s):
             raise self._too_long()
 
-    def result(self) -> Any:
+    def result(self, on_mark: Callable[[str], None] | None = None) -> Any:
         """Let it do what it was asked for, and return what that gives.
+
+        Args:
+            on_mark: called with the name of each mark as its line comes in.
 
         Raises:
             ModelRefusedError: the runtime refuses the model at load.
             TargetError: anything else; nothing was measured.
         """
         self.wait()
+        if on_mark is not None:
+            return _reply(self, self.said.decode(errors="replace") + self._follow(on_mark))
         try:
             rest, _ = self.process.communicate("go\n", timeout=self.time_limit_s)
         except TimeoutExpired as error:
             raise self._too_long() from error
         return _reply(self, self.said.decode(errors="replace") + rest)
+
+    def _follow(self, on_mark: Callable[[str], None]) -> str:
+        """Read it line by line to its end, and return all but the marks."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self.process.kill()
+
+        timer = threading.Timer(self.time_limit_s, end)
+        timer.start()
+        try:
+            with suppress(BrokenPipeError):  # it ended before: its reply says of what
+                os.write(self.process.stdin.fileno(), b"go\n")
+            lines = []
+            for line in self.process.stdout:
+                mark = (base.document(line) or {}).get("mark")
+                if isinstance(mark, str):
+                    on_mark(mark)
+                else:
+                    lines.append(line)
+            self.process.wait()
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise self._too_long()
+        return "".join(lines)
 
     def _too_long(self) -> TargetError:
         return TargetError(
@@ -113,10 +148,17 @@ class Worker:
         return f"{self.what} of {model.parent.name}/{model.name} on {self.job.target.runtime}"
 
 
-def call(job: Job, what: str, *, time_limit_s: float | None = None, **request: Any) -> Any:
+def call(
+    job: Job,
+    what: str,
+    *,
+    time_limit_s: float | None = None,
+    on_mark: Callable[[str], None] | None = None,
+    **request: Any,
+) -> Any:
     """Let a worker of its own do one thing and return its result: `started`, `Worker.result`."""
     with started(job, what, time_limit_s=time_limit_s, **request) as worker:
-        return worker.result()
+        return worker.result(on_mark)
 
 
 def outputs(job: Job, here: Path, *, time_limit_s: float | None = None) -> Any:

@@ -13,6 +13,8 @@ Three commands, as docs/runner-protocol.md says for whoever writes another one:
                  out (npz).
     ``load``     MultiStream, Server or Offline (`pipeline.runtimes.scenarios`).
     ``layers``   times of single operators, where the runtime tells them.
+    ``energy``   many runs between two times of idling (`pipeline.runtimes.meters`); lines with a
+                 ``mark`` say where each begins and ends.
     ``loadgen``  what MLPerf's LoadGen finds (`pipeline.runtimes.loadgen`), where it is installed.
 
 The request of ``load`` and ``run`` is a line of JSON on standard input, the reply the last line on
@@ -26,6 +28,7 @@ by name, each through its own preprocessing; several outputs come out as one lik
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import importlib
 import json
@@ -45,7 +48,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, TextIO, Tuple, 
 import numpy as np
 
 from pipeline import preprocessing
-from pipeline.runtimes import clock, device_lock, host, machine, mapped, scenarios
+from pipeline.runtimes import clock, device_lock, host, machine, mapped, meters, scenarios
 from pipeline.runtimes.errors import RunnerError
 from pipeline.runtimes.session import Array, Session, Tensor, decode_all, encode_all
 
@@ -155,7 +158,15 @@ def _command(arguments: List[str], requests: TextIO, replies: TextIO) -> Dict[st
         replies.flush()
         if not requests.readline():
             raise RunnerError("whoever asked is gone")
+    if perform is _energy:
+        return _energy(request, functools.partial(_put_mark, replies))
     return perform(request)
+
+
+def _put_mark(replies: TextIO, name: str) -> None:
+    """Say it in a line of its own before the reply: the host may read a meter meanwhile."""
+    replies.write(json.dumps({"mark": name}) + "\n")
+    replies.flush()
 
 
 def _asked_for(request: Request) -> Perform:
@@ -331,11 +342,22 @@ def _layers(request: Request) -> Dict[str, Any]:
     return {"layers": rows, "facts": session.facts}
 
 
+def _energy(request: Request, mark: Callable[[str], None] = lambda _name: None) -> Dict[str, Any]:
+    adapter, raw = _adapter(request), _raw_inputs(request)
+    with device_lock.held(request.get("lock")):
+        session = _load(adapter, request)
+        sample = encode_all(_preprocess(request, raw[:1]), session.inputs)
+        return meters.measure(
+            lambda: session.run(sample), request["meter"], request["window_ns"], mark=mark
+        )
+
+
 _WHATS: Dict[str, Perform] = {
     "latency": _latency,
     "outputs": _outputs,
     "load": _scenario,
     "layers": _layers,
+    "energy": _energy,
     "loadgen": _loadgen,
 }
 # What a request must hold, and as what.
@@ -346,6 +368,7 @@ _KEYS: Dict[Perform, Dict[str, Any]] = {
     _outputs: {"outputs": str},
     _scenario: {"load": dict},
     _layers: {"num_runs": int},
+    _energy: {"meter": str, "window_ns": int},
     _loadgen: {"loadgen": dict},
 }
 

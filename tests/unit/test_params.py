@@ -379,12 +379,14 @@ COMPILED = {
     "a bundle takes no energy here": (
         "jetson-orin",
         {"profile": {"energy": {"meter": "ina"}}},
-        ["profile.energy.meter: a bundle becomes an engine on its device; leave energy out, or gi"],
+        ["profile.energy.meter: a bundle becomes an engine on its device; leave energy out, got"],
     ),
-    "on a Jetson it does": (
+    "an engine is not run over a connection": (
         "jetson-orin",
-        {"profile": {"energy": {"meter": "ina"}}, "connection": SSH},
-        [],
+        {"connection": SSH},
+        [
+            "connection: what to_tensorrt_bundle makes is not run over a connection yet; leave it out"
+        ],
     ),
 }
 

@@ -20,6 +20,7 @@ SOURCES = [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("stages/*.py")]
 EXCEPTED = {"pipeline.console", "pipeline.errors", "pipeline.params"}
 EXCEPTED |= {"pipeline.compatibility", "pipeline.rules", "pipeline.strict_yaml"}
 EXCEPTED |= {"pipeline.target_rules"}
+EXCEPTED |= {"pipeline.target_rules"}
 
 
 @pytest.fixture(scope="module")
