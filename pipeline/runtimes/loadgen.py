@@ -90,7 +90,11 @@ def run_load(
             session = thread.submit(load_model, asked.num_threads, asked.batch_size).result()
             system.streams.append((thread, session))
         each_ns = system.pilot_ns()
-        summary, detail = _judge(system, _test_settings(asked, each_ns), len(samples))
+        arguments = (system, _test_settings(asked, each_ns), len(samples))
+        if system.inline:  # LoadGen issues from the thread that it is started in
+            summary, detail = system.streams[0][0].submit(_judge, *arguments).result()
+        else:
+            summary, detail = _judge(*arguments)
         facts = system.streams[0][1].facts
     return {
         "reason": None,
@@ -112,7 +116,7 @@ class _System:
         self.failure: Optional[Exception] = None
         self._samples = samples
         self._batch_size = asked.batch_size
-        self._inline = asked.scenario in ("SingleStream", "MultiStream")
+        self.inline = asked.scenario in ("SingleStream", "MultiStream")
         self._waiting: "queue.SimpleQueue[Any]" = queue.SimpleQueue()
         self._plan = clock.Plan(asked.warmup_ns, 0, MIN_PILOT_SAMPLES)
 
@@ -131,7 +135,7 @@ class _System:
 
     def start(self) -> None:
         """Let the streams wait for queries; those of one at a time are answered where they come."""
-        if not self._inline:
+        if not self.inline:
             for thread, session in self.streams:
                 thread.submit(self._serve, session)
 
@@ -146,7 +150,7 @@ class _System:
         self.num_samples += len(samples)
         for start in range(0, len(samples), self._batch_size):
             batch = samples[start : start + self._batch_size]
-            if self._inline:
+            if self.inline:
                 self._answer(self.streams[0][1], batch)
             else:
                 self._waiting.put(batch)

@@ -1,6 +1,7 @@
 """MLPerf's LoadGen itself drives our sessions."""
 
 import itertools
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -99,6 +100,36 @@ def test_a_file_that_takes_no_batch_says_so(make_job):
     found = loadgen.judge(make_job(batch=1), Settings("Offline", batch_size=8, **QUICK))
     assert found.verdict is None
     assert "takes no batch of 8" in found.reason
+
+
+class Noting:
+    """A session that notes in which threads it is opened and run."""
+
+    def __init__(self):
+        self.inputs = self.outputs = (Tensor("x", "float32", (1, 1)),)
+        self.facts = {}
+        self.threads = {threading.get_ident()}
+
+    def run(self, inputs):
+        self.threads.add(threading.get_ident())
+        return inputs
+
+
+@pytest.mark.parametrize("scenario", adapter.SCENARIOS)
+def test_a_session_is_opened_and_run_in_one_thread(scenario):
+    """A CUDA context is current in its own thread alone."""
+    opened = []
+
+    def load_model(*_):
+        opened.append(Noting())
+        return opened[-1]
+
+    settings = {
+        "scenario": scenario, "min_duration_ms": 0, "min_query_count": 700, "warmup_ns": 0,
+        "num_streams": 2, "queries_per_s": 5000.0, "target_latency_ms": 500.0,
+    }  # fmt: skip
+    assert adapter.run_load(load_model, np.ones((3, 1)), settings)["num_samples"] >= 700
+    assert {len(session.threads) for session in opened} == {1}
 
 
 class Failing:
