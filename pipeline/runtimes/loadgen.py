@@ -185,7 +185,10 @@ class _System:
 
 
 def _settings(settings: Mapping[str, Any]) -> Settings:
-    asked = Settings(**settings)
+    try:
+        asked = Settings(**settings)
+    except TypeError as error:
+        raise RunnerError("what LoadGen is asked for is not one of ours: %s" % error) from error
     if asked.scenario not in SCENARIOS:
         raise RunnerError(
             "LoadGen's scenarios are %s; got %r" % (", ".join(SCENARIOS), asked.scenario)

@@ -165,7 +165,10 @@ def batches_of(samples: Sequence[Request], batch_size: int) -> List[Request]:
 
 
 def _plan(load: Mapping[str, Any]) -> Plan:
-    plan = Plan(**load)
+    try:
+        plan = Plan(**load)
+    except TypeError as error:
+        raise RunnerError("the load is not one of ours: %s" % error) from error
     if plan.scenario not in _SCENARIOS:
         raise RunnerError(
             "scenario %r is not known; known: %s" % (plan.scenario, ", ".join(_SCENARIOS))

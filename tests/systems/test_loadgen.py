@@ -169,6 +169,7 @@ def test_a_request_that_fails_ends_the_run_with_its_reason(scenario, monkeypatch
 
 WRONG = {
     "an unknown scenario": ({"scenario": "Burst"}, r"scenarios are Single.*; got 'Burst'"),
+    "a setting of another version": ({"scenario": "Offline", "burst": 2}, "not one of ours: "),
     "a server without its limit": (
         {"scenario": "Server", "queries_per_s": 5.0},
         r"Server needs queries_per_s and target_latency_ms above 0, got 5\.0 and None",

@@ -171,6 +171,7 @@ def test_a_suspend_is_told(monkeypatch):
 
 REFUSED = {
     "an unknown scenario": ({"scenario": "Burst"}, "scenario 'Burst' is not known; known: Multi"),
+    "a setting of another version": ({"scenario": "Offline", "burst": 2}, "not one of ours: "),
     "batches that do not fill a query": (
         {"scenario": "MultiStream", "samples_per_query": 8, "batch_size": 3},
         "samples_per_query must be a multiple of batch_size 3, got 8",
