@@ -15,6 +15,11 @@ FILE_NAME = "measurement.json"
 Kind = Literal["measured", "emulated", "estimated", "built", "not_measured"]
 # Weakest evidence last; a target's `accept` names the weakest that may ship.
 KINDS: tuple[Kind, ...] = ("measured", "emulated", "estimated", "built", "not_measured")
+# Flags that make a run invalid, not slow, and what happened.
+INVALID = {
+    "clock_jump": "the clock jumped, or the machine was suspended,",
+    "throttled": "the machine throttled",
+}
 # As MLPerf Inference defines them (arXiv:1911.02549, table 3).
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
 

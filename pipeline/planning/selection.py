@@ -11,7 +11,7 @@ built``, which waives the quality budget, in order of size; any other limit refu
 import msgspec
 
 from pipeline import params
-from pipeline.measurement import KINDS, Measurement, digits
+from pipeline.measurement import INVALID, KINDS, Measurement, digits
 
 FILE_NAME = "selection.json"
 
@@ -131,8 +131,8 @@ def _unfit(m: Measurement, reference: str, known: bool, budget: params.Select) -
         return f"not measured: {m.reason}"
     if KINDS.index(m.kind) > KINDS.index(budget.accept):
         return f"evidence is {m.kind}, accept is {budget.accept}"
-    if "throttled" in m.flags:
-        return "the machine throttled meanwhile, so the run is invalid"
+    for flag in INVALID.keys() & set(m.flags):
+        return f"{INVALID[flag]} meanwhile, so the run is invalid"
     return (
         _misplaced(m, budget)
         or _unjudged(m, reference, known, budget)

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from pipeline.errors import TargetError
-from pipeline.measurement import Drop, Interval, Measurement
+from pipeline.measurement import INVALID, Drop, Interval, Measurement
 from pipeline.profiling import measure, summary
 from pipeline.profiling.bench import Bench, Candidate
 
@@ -76,11 +76,9 @@ def compare(
     for measured in (reference, compared):
         if measured.kind != "measured":
             raise TargetError(f"{measured.candidate} cannot be compared: {measured.reason}")
-        if "throttled" in measured.flags:
-            raise TargetError(
-                f"the machine throttled while {measured.candidate} was timed; let it cool, and "
-                "compare again"
-            )
+        for flag in INVALID.keys() & set(measured.flags):
+            what = f"{INVALID[flag]} while {measured.candidate} was timed"
+            raise TargetError(f"{what}; let the machine rest, and compare again")
     quality = of_quality(compared.drop)
     if bench.judge.needs_reference:
         quality = None

@@ -84,18 +84,22 @@ def modelled(measured: Measurement, bench: Bench) -> Measurement:
 
 def _metered(job: Job, asked: params.EnergyMeter) -> Energy:
     """Run one request again and again beside a meter: on the device, or on a port of this host."""
-    window = {"meter": asked.meter, "window_ns": round(asked.window_s * NS_PER_S)}
+    window: dict[str, Any] = {"meter": asked.meter, "window_ns": round(asked.window_s * NS_PER_S)}
     limit_s = workers.TIME_LIMIT_S + 2 * asked.window_s
     if asked.meter != "serial":
         return energy.metered(workers.call(job, "energy", time_limit_s=limit_s, **window))
     assert asked.port is not None  # a rule of params.yaml
     marks: dict[str, int] = {}
+
+    def mark(name: str) -> None:
+        marks[name] = time.perf_counter_ns()
+
     with serial_meter.opened(asked.port) as meter:
         reply = workers.call(
             job,
             "energy",
             time_limit_s=limit_s,
-            on_mark=lambda name: marks.setdefault(name, time.perf_counter_ns()),
+            on_mark=mark,
             **window,
         )
         return energy.metered({**reply, **meter.read(marks)})

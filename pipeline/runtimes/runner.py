@@ -48,7 +48,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, TextIO, Tuple, 
 import numpy as np
 
 from pipeline import preprocessing
-from pipeline.runtimes import clock, device_lock, host, machine, mapped, meters, scenarios
+from pipeline.runtimes import clock, device_lock, host, machine, mapped, scenarios
 from pipeline.runtimes.errors import RunnerError
 from pipeline.runtimes.session import Array, Session, Tensor, decode_all, encode_all
 
@@ -343,6 +343,8 @@ def _layers(request: Request) -> Dict[str, Any]:
 
 
 def _energy(request: Request, mark: Callable[[str], None] = lambda _name: None) -> Dict[str, Any]:
+    from pipeline.runtimes import meters  # half of the room, and seldom asked for
+
     adapter, raw = _adapter(request), _raw_inputs(request)
     with device_lock.held(request.get("lock")):
         session = _load(adapter, request)

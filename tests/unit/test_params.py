@@ -384,9 +384,7 @@ COMPILED = {
     "an engine is not run over a connection": (
         "jetson-orin",
         {"connection": SSH},
-        [
-            "connection: what to_tensorrt_bundle makes is not run over a connection yet; leave it out"
-        ],
+        ["connection: what to_tensorrt_bundle makes is not run over a connection yet; leave"],
     ),
 }
 

@@ -63,7 +63,7 @@ MISUSES = {
     "no protocol": ("load", {"model": "m"}, "not of protocol 1"),
     "no what": ("run", {"protocol": 1}, "what is one of latency, outputs.*; got None"),
     "another what": ("run", {"protocol": 1, "what": "train"}, "got 'train'"),
-    "load as what": ("run", {"protocol": 1, "what": "load"}, "got 'load'"),
+    "describe as what": ("run", {"protocol": 1, "what": "describe"}, "got 'describe'"),
     "a list as what": ("run", {"protocol": 1, "what": ["latency"]}, r"got \['latency'\]"),
 }
 
