@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import cli_compare, cli_profile, cli_targets, console
+from pipeline import cli_compare, cli_profile, cli_runner, cli_targets, console
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ app.add_typer(registry_app, name="registry")
 app.add_typer(inputs_app, name="inputs")
 app.add_typer(device_app, name="device")
 app.add_typer(cli_targets.app, name="targets")
+app.add_typer(cli_runner.app, name="runner")
 
 EXIT_NOTHING_SHIPS = 3
 CHECK_LIMIT_S = 600.0

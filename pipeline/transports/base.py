@@ -12,9 +12,12 @@ from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import IO, Any, Protocol
 
+from pipeline.errors import TargetError
+
 Process = Popen[str]
 
 MAX_LINE_LENGTH = 300
+PROTOCOL_PAGE = "docs/runner-protocol.md"
 
 
 def last_line(text: str) -> str:
@@ -124,14 +127,14 @@ class Transport(Protocol):
 
 @dataclass(frozen=True)
 class Local:
-    """An interpreter on this machine; the paths are the same there.
+    """A runner on this machine; the paths are the same there.
 
-    ``home`` is the folder in which it finds our package, None for an environment that has it.
+    ``command`` starts it from the folder ``home``; without ``ours`` it is another program.
     """
 
     where: str
-    python: Path
-    home: Path | None
+    command: tuple[str, ...]
+    home: Path
     ours: bool = True
     lock: None = None
 
@@ -150,23 +153,28 @@ class Local:
             yield name
 
     def start(self, command: str, noise: IO[str]) -> Process:
-        """Start our runner in this interpreter."""
-        return Popen(
-            [str(self.python), "-m", "pipeline.runtimes.runner", command],
-            # elsewhere than here for a foreign environment: it finds its own wheel alone
-            cwd=self.home or self.python.parent,
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=noise,
-            text=True,
-            errors="replace",
-        )
+        """Start it."""
+        try:
+            return Popen(
+                [*self.command, command],
+                cwd=self.home,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=noise,
+                text=True,
+                errors="replace",
+            )
+        except OSError as error:
+            raise TargetError(f"{self.where} does not run here: {error.strerror}") from error
 
     def fetch(self, there: str, here: Path) -> None:
         """Move one file."""
         import shutil
 
-        shutil.move(there, here)
+        try:
+            shutil.move(there, here)
+        except OSError as error:
+            raise TargetError(f"{self.where}: {there} cannot be read: {error.strerror}") from error
 
     def failure(self, returncode: int, noise: str, *, replied: bool) -> str | None:
         """Say what ended the process; nothing lies between."""
@@ -177,5 +185,6 @@ class Local:
                 "dvc repro again"
             )
         if returncode != 0 and not replied:
-            return f"no worker in {self.where}: {last_line(noise)}; run make setup"
+            remedy = "run make setup" if self.ours else f"its protocol is in {PROTOCOL_PAGE}"
+            return f"no worker in {self.where}: {last_line(noise)}; {remedy}"
         return None

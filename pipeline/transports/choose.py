@@ -19,10 +19,12 @@ def of(target: params.Target, environments: Path | None = None) -> Transport:
     if target.connection is not None:
         return to(target.connection)
     environment = target.profile.environment
+    python = tools.environment_python(environment, environments)
     return Local(
         where=f"environment {environment}",
-        python=tools.environment_python(environment, environments),
-        home=Path(pipeline.__file__).parents[1] if environment == tools.BUILD else None,
+        command=(str(python), "-m", "pipeline.runtimes.runner"),
+        # elsewhere than here for a foreign environment: it finds its own wheel alone
+        home=Path(pipeline.__file__).parents[1] if environment == tools.BUILD else python.parent,
     )
 
 

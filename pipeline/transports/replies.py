@@ -7,13 +7,13 @@ from msgspec import Meta
 
 from pipeline.errors import TargetError
 from pipeline.runtimes import runner
+from pipeline.transports.base import PROTOCOL_PAGE
 
 Nanoseconds = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Ratio = Annotated[float, Meta(ge=0, le=1)]
 Text = Annotated[str, Meta(min_length=1)]
-PAGE = "docs/runner-protocol.md"
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +127,6 @@ def check(reply: Any, what: str, where: str) -> None:
     found = problem(reply, KINDS.get(what, Reply))
     if found is not None:
         raise TargetError(
-            f"{where}: the runner's reply to {what} is not as {PAGE} says: {found}; hold it "
-            "against `slipway runner check`, or install another one there"
+            f"{where}: the runner's reply to {what} is not as {PROTOCOL_PAGE} says: {found}; "
+            "see `slipway runner check`, or install another one there"
         )
