@@ -51,7 +51,7 @@ def run(
     asked = loads.requests(profile, bench.preset)
 
     def load(document: Mapping[str, Any]) -> Mapping[str, Any]:
-        reply: Mapping[str, Any] = workers.call(job, "load", load=document)
+        reply: Mapping[str, Any] = workers.call(job, "scenario", load=document)
         return reply
 
     def note(text: str) -> None:

@@ -11,7 +11,7 @@ Three commands, as docs/runner-protocol.md says for whoever writes another one:
     ``outputs``  the resident memory that loading and a few runs add to the process at their peak;
                  then every raw sample through preprocessing and artifact, one at a time; floats
                  out (npz).
-    ``load``     MultiStream, Server or Offline (`pipeline.runtimes.scenarios`).
+    ``scenario`` MultiStream, Server or Offline (`pipeline.runtimes.scenarios`).
     ``layers``   times of single operators, where the runtime tells them.
     ``energy``   many runs between two times of idling (`pipeline.runtimes.meters`); lines with a
                  ``mark`` say where each begins and ends.
@@ -357,7 +357,7 @@ def _energy(request: Request, mark: Callable[[str], None] = lambda _name: None) 
 _WHATS: Dict[str, Perform] = {
     "latency": _latency,
     "outputs": _outputs,
-    "load": _scenario,
+    "scenario": _scenario,
     "layers": _layers,
     "energy": _energy,
     "loadgen": _loadgen,

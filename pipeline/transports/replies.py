@@ -98,12 +98,53 @@ class Latency(Reply, frozen=True, kw_only=True):
     others_ratio: Ratio | None
 
 
+class Scenario(Reply, frozen=True, kw_only=True):
+    """The reply to ``run`` with ``what: scenario``; ``reason`` stands alone where it is refused."""
+
+    reason: str | None
+    latencies_ns: list[Nanoseconds] = []
+    num_queries: Count = 0
+    num_samples: Count = 0
+    duration_ns: Nanoseconds = 1
+    flags: tuple[Text, ...] = ()
+    facts: dict[str, Any] = {}
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One operator."""
+
+    name: str
+    operator: str
+    time_ns: Annotated[float, Meta(ge=0)]
+    provider: str | None = None
+
+
+class Layers(Reply, frozen=True, kw_only=True):
+    """The reply to ``run`` with ``what: layers``."""
+
+    layers: list[Row]
+
+
+class Energy(Reply, frozen=True, kw_only=True):
+    """The reply to ``run`` with ``what: energy``; joules and watts are null of a serial meter."""
+
+    meter: Text
+    window_ns: Positive
+    num_runs: Count
+    joules: float | None
+    idle_w: tuple[float | None, float | None]
+    facts: dict[str, Any]
+
+
 # By the command, or by what `run` was asked for.
 KINDS: dict[str, type[Reply]] = {
     "describe": Described,
     "load": Loaded,
     "outputs": Outputs,
     "latency": Latency,
+    "scenario": Scenario,
+    "layers": Layers,
+    "energy": Energy,
 }
 
 

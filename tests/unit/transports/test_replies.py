@@ -31,6 +31,13 @@ WHOLE = {
         "input_digest": "sha256:" + "0" * 64, "host_before": {}, "host_after": {},
         "others_ratio": None,
     },
+    "layers": {
+        "protocol": 1, "layers": [{"name": "a", "operator": "Conv", "time_ns": 5, "provider": "X"}],
+    },
+    "energy": {
+        "protocol": 1, "meter": "rapl", "window_ns": 10**10, "num_runs": 7, "joules": 1.5,
+        "idle_w": [2.0, 2.1], "facts": {},
+    },
 }  # fmt: skip
 CASES = [(what, key) for what, reply in WHOLE.items() for key in reply if key != "more"]
 WRONG = [
@@ -51,12 +58,29 @@ WRONG = [
     ("latency", ("steady",), None),
     ("latency", ("input_digest",), "0" * 64),
     ("latency", ("others_ratio",), 1.5),
+    ("layers", ("layers", 0, "time_ns"), -1),
+    ("energy", ("idle_w",), [2.0]),
 ]
+SCENARIO = {
+    "protocol": 1, "reason": None, "latencies_ns": [9, 8], "num_queries": 2, "num_samples": 2,
+    "duration_ns": 17, "flags": ["not_steady"], "facts": FACTS,
+}  # fmt: skip
+SCENARIOS = {
+    "done": (SCENARIO, True),
+    "refused": ({"protocol": 1, "reason": "takes no batches"}, True),
+    "no time passed": ({**SCENARIO, "duration_ns": 0}, False),
+    "no word on whether it was refused": ({"protocol": 1}, False),
+}
 
 
 @pytest.mark.parametrize("what", WHOLE)
 def test_a_whole_reply_may_hold_more(what):
     replies.check(WHOLE[what], what, "board")
+
+
+@pytest.mark.parametrize(("reply", "is_sound"), SCENARIOS.values(), ids=SCENARIOS)
+def test_a_scenario_is_refused_or_whole(reply, is_sound):
+    assert (replies.problem(reply, replies.KINDS["scenario"]) is None) == is_sound
 
 
 @pytest.mark.parametrize(("what", "key"), CASES)
