@@ -6,7 +6,7 @@ what is emulated, estimated or built is judged by its records, and never against
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -137,7 +137,7 @@ class Gate:
         kinds = {old.kind, ships.measurement.kind}
         if kinds != {"measured"} or self.p.targets[target].evidence != "measured":
             return self._by_records(target, old, ships.measurement, against)
-        return self._by_measuring(target, released, artifact, against)
+        return self._by_measuring(target, released, artifact, against, (old, ships.measurement))
 
     def _by_records(self, target: str, old: Measurement, new: Measurement, against: str) -> Row:
         (found,) = difference.compare(
@@ -147,7 +147,15 @@ class Gate:
         )
         return Row(target=target, verdict=found.verdict, why=found.why, against=against)
 
-    def _by_measuring(self, target: str, released: Path, artifact: Path, against: str) -> Row:
+    def _by_measuring(
+        self,
+        target: str,
+        released: Path,
+        artifact: Path,
+        against: str,
+        records: tuple[Measurement, Measurement],
+    ) -> Row:
+        old, new = records
         found = comparing.compare(
             Candidate(f"{self.p.model} {against}", released),
             Candidate("what ships now", artifact),
@@ -156,17 +164,23 @@ class Gate:
             max_rounds=self.limits.max_rounds,
             on_step=self.on_step,
         )
-        verdict, why = judge(found, self.p.targets[target].select.max_quality_drop)
+        budget = self.p.targets[target].select.max_quality_drop
+        recorded = [] if found.after.quality else difference.quality(old, new)
+        verdict, why = judge(found, budget, recorded)
         return Row(target=target, verdict=verdict, why=why, against=against, comparison=found)
 
 
-def judge(found: Comparison, max_quality_drop: float) -> tuple[Verdict, str]:
+def judge(
+    found: Comparison, max_quality_drop: float, recorded: Sequence[tuple[Verdict, str]] = ()
+) -> tuple[Verdict, str]:
     """Sum a comparison up: the worst of latency and quality, with its figures.
 
     Quality is worse if the paired interval lies below that of the release, or reaches beyond the
-    target's own budget (``max_quality_drop``, in the metric's unit).
+    target's own budget (``max_quality_drop``, in the metric's unit). ``recorded`` are verdicts by
+    both records, for tasks whose quality is against fp32, which is not among the two.
     """
-    said: list[tuple[str, str]] = [(found.latency, f"p50 {words.interval(found.ratio)}")]
+    latency = f"p50 {words.interval(found.ratio)}"
+    said: list[tuple[str, str]] = [(found.latency, latency), *recorded]
     drop, quality = found.after.drop, found.after.quality
     if drop is not None and quality is not None:
         unit = quality.unit_of_drop
@@ -180,7 +194,7 @@ def judge(found: Comparison, max_quality_drop: float) -> tuple[Verdict, str]:
         reasons = [why for each, why in said if each == verdict]
         if reasons:
             return verdict, "; ".join(reasons)
-    return "unchanged", said[0][1]
+    return "unchanged", latency
 
 
 def _exact(old: Measurement, new: Measurement, tolerance: float) -> Iterator[str]:
@@ -192,6 +206,10 @@ def _exact(old: Measurement, new: Measurement, tolerance: float) -> Iterator[str
         if after > before:
             names = ", ".join(new.placement.fallback_operators)
             yield f"{after} operators on the CPU, {before} before ({names})"
+    old_arena, new_arena = old.peak_memory_bytes, new.peak_memory_bytes
+    exact = old.kind == new.kind == "estimated"  # an arena; a process's memory varies
+    if exact and old_arena and new_arena and new_arena > old_arena * (1 + tolerance):
+        yield f"{new_arena / old_arena:.2f} x of the memory"
     if old.num_cycles and new.num_cycles and new.num_cycles > old.num_cycles * (1 + tolerance):
         yield f"{new.num_cycles / old.num_cycles:.2f} x of the cycles"
 

@@ -7,11 +7,13 @@ Writes  models/toolchain/ {slipway.json, T/{tools.json, device.json} for each ta
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import console, files, params
-from pipeline.targets import device, tools
+from pipeline.errors import PipelineError
+from pipeline.targets import device, hardware, tools
 
 if TYPE_CHECKING:
     from pipeline.transports.probe import Probe
@@ -36,8 +38,23 @@ def run(out: Path, p: params.Params, environments: Path, known: Path) -> None:
             runtimes=probe.runtimes if probe and probe.unreachable is None else None,
         )
         files.write_atomic(folder / "tools.json", files.encode_json(found))
-        described = probe.device if probe else machine
+        described = (probe.device if probe else machine) | _power(target)
         files.write_atomic(folder / "device.json", files.encode_json(described))
+
+
+def _power(target: params.Target) -> dict[str, float]:
+    """Return the catalogue's power where energy is modelled from it: then the profile hangs on it.
+
+    Hardware that is not known is said by `slipway check`, and by the profile itself.
+    """
+    energy = target.profile.energy
+    if energy is None or energy.meter != "modelled" or target.hardware is None:
+        return {}
+    with suppress(PipelineError):
+        power = hardware.find(target.hardware).power
+        facts = {"max_power_w": power.max_w, "idle_power_w": power.idle_w}
+        return {name: fact.value for name, fact in facts.items() if fact is not None}
+    return {}
 
 
 def _ask(p: params.Params, known: Path) -> "dict[str, Probe]":

@@ -4,6 +4,7 @@ A place is a runtime and where it runs. Places on other devices are measured at 
 those here; a place that fails says why in its row, and stops no other.
 """
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -169,12 +170,19 @@ def profile(
             except PipelineError as error:
                 return Profiled(Row(place=place.text, reason=str(error)), None)
 
-        away = [place for place in places if place.target.connection is not None]
-        with ThreadPoolExecutor(max(1, len(away))) as pool:
-            started = {place.text: pool.submit(one, place) for place in away}
-            here = {p.text: one(p) for p in places if p.target.connection is None}
-            found = here | {text: each.result() for text, each in started.items()}
+        devices = _by_device(places)
+        with ThreadPoolExecutor(len(devices)) as pool:
+            done = pool.map(lambda members: [(p.text, one(p)) for p in members], devices)
+            found = dict(itertools.chain.from_iterable(done))
         return [found[place.text] for place in places]
+
+
+def _by_device(places: Sequence[Place]) -> list[list[Place]]:
+    """Group the places: those of one device are measured one after another."""
+    devices: dict[params.Connection | None, list[Place]] = {}
+    for place in places:
+        devices.setdefault(place.target.connection, []).append(place)
+    return list(devices.values())
 
 
 def _artifact(file: Path, folder: Path) -> Path:

@@ -146,7 +146,7 @@ def _summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
             "facts": facts,
             "latency_meter": _latency_meter(estimate, described.tools.get(COMPILER)),
             "memory_meter": MEMORY_METER if "arena_bytes" in facts else None,
-            "python": found.reply["python"],
+            "python": found.reply.get("python"),
             "vela_memory": msgspec.to_builtins(estimate.memory),
         },
         flags=_flags(found, estimate, has_reference=reference is not None),

@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 
 from pipeline import params
+from pipeline.errors import TargetError
+from pipeline.measurement import INVALID, Measurement
 from pipeline.profiling import passes, summary, workers
 from pipeline.profiling.agreement import Outputs
 from pipeline.profiling.bench import Bench, Candidate, Preset
@@ -77,6 +79,8 @@ def measure(
             time_in_rounds(running, bench, sample, range(bench.preset.num_restarts), on_step)
         compared = next((each for each in running if each.candidate.name == reference), None)
         measured = [summary.summarize(each, compared, bench) for each in found]
+        for each in measured:
+            _require_valid(each.measurement)
         return [
             replace(
                 each,
@@ -86,6 +90,15 @@ def measure(
             else each
             for each, known in zip(measured, found, strict=True)
         ]
+
+
+def _require_valid(measured: Measurement) -> None:
+    """Raise `TargetError` for a run that something made invalid: trying again may mend it."""
+    for flag in INVALID.keys() & set(measured.flags):
+        raise TargetError(
+            f"{INVALID[flag]} while {measured.candidate} was timed on {measured.target}; nothing "
+            "was recorded: let the machine rest, and run dvc repro again"
+        )
 
 
 def num_steps(num_candidates: int, bench: Bench) -> int:

@@ -99,7 +99,7 @@ def _emulated(
         **how_good,
         runtime_version=found.reply["facts"]["version"],
         peak_memory_bytes=found.reply["facts"].get("arena_bytes"),
-        host={"facts": found.reply["facts"], "python": found.reply["python"]},
+        host={"facts": found.reply["facts"], "python": found.reply.get("python")},
         flags=() if reference is not None else ("no_reference",),
     )
 
@@ -209,12 +209,12 @@ def _host(found: Found) -> dict[str, Any]:
         "facts": restarts[0]["facts"],
         "input_digest": restarts[0]["input_digest"],
         "memory_meter": MEMORY_METER,
-        "python": restarts[0]["python"],
+        "python": restarts[0].get("python"),
         "restarts": [
             {
                 **{key: restart[key] for key in HOST_KEYS},
                 **{key: restart.get(key) for key in CLOCK_KEYS},
-                "p50_ms": float(np.median(_per_run_ms(restart))),
+                "p50_ms": statistics.percentile(_per_run_ms(restart), 50),
             }
             for restart in restarts
         ],

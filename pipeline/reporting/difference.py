@@ -85,7 +85,10 @@ def _judge(old: Measurement, new: Measurement, tolerance: float) -> tuple[Verdic
     growth = new.size_bytes / old.size_bytes
     if growth > 1 + tolerance or growth < 1 - tolerance:
         found.append(("worse" if growth > 1 else "better", f"size {growth:.2f} x"))
-    found += [*_quality(old, new), *_latency(old, new, tolerance)]
+    if old.kind == new.kind:
+        found += [*quality(old, new), *_latency(old, new, tolerance)]
+    else:
+        found.append(("inconclusive", f"it was {old.kind}, is {new.kind}: never compared"))
     for verdict in ("worse", "inconclusive", "better"):
         reasons = [why for said, why in found if said == verdict]
         if reasons:
@@ -93,7 +96,8 @@ def _judge(old: Measurement, new: Measurement, tolerance: float) -> tuple[Verdic
     return "unchanged", "within the tolerance"
 
 
-def _quality(old: Measurement, new: Measurement) -> list[tuple[Verdict, str]]:
+def quality(old: Measurement, new: Measurement) -> list[tuple[Verdict, str]]:
+    """Judge quality by intervals that are apart: two figures of two builds are not paired."""
     if old.quality is None or new.quality is None or old.quality.metric != new.quality.metric:
         return [("inconclusive", "quality was not measured by one metric on both sides")]
     gain = new.quality.value - old.quality.value
@@ -107,9 +111,7 @@ def _quality(old: Measurement, new: Measurement) -> list[tuple[Verdict, str]]:
 
 
 def _latency(old: Measurement, new: Measurement, tolerance: float) -> list[tuple[Verdict, str]]:
-    if old.kind != new.kind:
-        return [("inconclusive", f"latency was {old.kind}, is {new.kind}: never compared")]
-    if old.fingerprint != new.fingerprint:
+    if old.fingerprint != new.fingerprint and old.kind == "measured":
         return [("inconclusive", "latency was measured on another machine")]
     a, b = old.latency_ms, new.latency_ms
     if a.p50 is None or b.p50 is None:

@@ -3,6 +3,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
+import pytest
+
 from pipeline import params
 from pipeline.chain import toolchain as stage
 from pipeline.targets import device
@@ -15,12 +18,31 @@ def test_every_target_gets_its_tools_and_this_machine(tmp_path):
     stage.run(tmp_path / "out", p, tmp_path / "no-environments", tmp_path / "known")
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made == {*p.targets, "slipway.json"}
-    for name in p.targets:
+    for name, target in p.targets.items():
         machine = json.loads((tmp_path / "out" / name / "device.json").read_bytes())
-        assert machine["fingerprint"] == device.fingerprint(device.describe())
+        is_this_one = machine["fingerprint"] == device.fingerprint(device.describe())
+        assert is_this_one == (target.evidence != "emulated")
+    assert machine["arch"] == "aarch64"
     tools = json.loads((tmp_path / "out/linux-tflite-runtime/tools.json").read_bytes())
     assert tools["tflite-runtime"] == "absent"
     assert tools["torch"] != "absent"
+
+
+@pytest.mark.parametrize("name", ["jetson-agx-orin-64gb", "nobody-knows"])
+def test_modelled_energy_hangs_on_the_catalogues_power(tmp_path, name):
+    p = params.load(ROOT / "params.yaml")
+    profile = params.Profile(energy=params.EnergyMeter(meter="modelled"))
+    litert = p.targets["x86-litert"]
+    changed = msgspec.structs.replace(litert, profile=profile, hardware=name)
+    p = msgspec.structs.replace(p, targets={"plain": litert, "modelled": changed})
+    stage.run(tmp_path / "out", p, tmp_path, tmp_path / "known")
+    plain, modelled = (
+        json.loads((tmp_path / "out" / target / "device.json").read_bytes())
+        for target in ("plain", "modelled")
+    )
+    assert modelled["fingerprint"] == plain["fingerprint"]
+    more = modelled.keys() - plain.keys()
+    assert more == ({"max_power_w"} if name == "jetson-agx-orin-64gb" else set())
 
 
 def test_it_writes_the_same_bytes_again(tmp_path):

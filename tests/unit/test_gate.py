@@ -61,15 +61,23 @@ EXACT = {
         {"placement": Placement(4, 1, ("SOFTMAX",))},
         ["1 operators on the CPU, 0 before (SOFTMAX)"],
     ),
+    "a larger arena": ({"peak_memory_bytes": 1200}, ["1.20 x of the memory"]),
     "more cycles": ({"num_cycles": 120}, ["1.20 x of the cycles"]),
 }
 
 
 @pytest.mark.parametrize(("change", "said"), EXACT.values(), ids=EXACT)
 def test_figures_without_noise_are_judged_first(change, said):
-    old = measured(kind="estimated", placement=Placement(5, 0), num_cycles=100)
+    old = measured(kind="estimated", placement=Placement(5, 0), num_cycles=100,
+                   peak_memory_bytes=1000)  # fmt: skip
     new = msgspec.structs.replace(old, **change)
     assert list(gate._exact(old, new, 0.05)) == said
+
+
+def test_agreement_with_fp32_is_judged_by_the_records():
+    found = compared("unchanged", None, None)
+    verdict, why = gate.judge(found, 2.0, [("worse", "top-1 agreement with fp32 -5.00 points")])
+    assert (verdict, why) == ("worse", "top-1 agreement with fp32 -5.00 points")
 
 
 def test_the_first_line_names_what_keeps_the_gate_shut():

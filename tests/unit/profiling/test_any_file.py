@@ -64,6 +64,15 @@ def test_a_place_that_is_gone_stops_no_other(file, data):
     assert "127.0.0.1:1: nothing listens on its port" in gone.row.reason
 
 
+def test_places_of_one_device_are_measured_one_after_another():
+    found = any_file._by_device(
+        places("litert@ssh:a", "litert", "onnxruntime@ssh:b", "onnxruntime@ssh:a", "openvino")
+    )
+    assert [[place.text for place in device] for device in found] == [
+        ["litert@ssh:a", "onnxruntime@ssh:a"], ["litert", "openvino"], ["onnxruntime@ssh:b"],
+    ]  # fmt: skip
+
+
 def test_what_the_runtime_refuses_is_a_row_with_the_reason(make_artifact, data):
     odd = make_artifact(np.eye(2), operator=("Nonsense", "acme")) / "model.onnx"
     (found,) = any_file.profile(odd, None, places("onnxruntime"), data, TINY)

@@ -3,7 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipeline.profiling import quality, summary
+from pipeline.errors import TargetError
+from pipeline.profiling import measure, quality, summary
 from pipeline.profiling.bench import PRESETS, Bench, Candidate
 from pipeline.profiling.summary import Found
 
@@ -106,6 +107,26 @@ FLAGS = {
 @pytest.mark.parametrize(("changed", "flags"), FLAGS.values(), ids=FLAGS)
 def test_flags_say_how_far_to_trust(summarized, changed, flags):
     assert summarized(restart(), restart(**changed), restart()).measurement.flags == flags
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"clock_jump": True}, "the clock jumped, or the machine was suspended, while"),
+        ({"host_after": {"num_throttled": 3}}, "the machine throttled while dense-int8-static"),
+    ],
+    ids=["suspended", "throttled"],
+)
+def test_an_invalid_run_is_an_error_of_the_moment(summarized, changed, said):
+    found = summarized(restart(), restart(**changed), restart())
+    with pytest.raises(TargetError, match=f"{said}.* nothing was recorded: let the machine rest"):
+        measure._require_valid(found.measurement)
+
+
+def test_another_runner_need_not_be_python(summarized):
+    without = restart()
+    del without["python"]
+    assert summarized(without, without, without).measurement.host["python"] is None
 
 
 def test_batches_are_counted_a_run_and_have_no_tail(summarized):

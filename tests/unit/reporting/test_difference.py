@@ -87,7 +87,7 @@ VERDICTS = {
         {},
         {"kind": "estimated", "latency_ms": times(9.0)},
         "inconclusive",
-        "latency was measured, is estimated: never compared",
+        "it was measured, is estimated: never compared",
     ),
     "no latency on either side": (
         {"latency_ms": ABSENT},
