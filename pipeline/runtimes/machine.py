@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 CPU_INFO = Path("/proc/cpuinfo")
+BOARD = Path("/proc/device-tree/model")  # ends in NUL
 # Flags that kernels of the runtimes choose between; all others may differ without a change in
 # speed.
 ISA_FLAGS = frozenset(
@@ -17,27 +18,45 @@ ISA_FLAGS = frozenset(
     asimd asimddp asimdhp bf16 fphp i8mm neon sve sve2 vfpv4
     """.split()  # noqa: SIM905 - two architectures read better as words: x86, then ARM
 )
-MODEL_KEYS = ("model name", "Model", "Hardware", "cpu model", "uarch", "CPU part")
+MODEL_KEYS = ("model name", "Model", "Hardware", "cpu model", "uarch")
 
 
-def describe(cpu_info: Optional[str] = None) -> Dict[str, Any]:
+def describe(cpu_info: Optional[str] = None, board: str = "") -> Dict[str, Any]:
     """Return the machine's identity.
 
+    ``cores`` are the kinds of cores (implementer and part) of an ARM, which may have several; an
+    x86 has one, and ``cpu_model`` names it.
+
     Args:
-        cpu_info: text as in /proc/cpuinfo; None reads this machine's.
+        cpu_info: text as in /proc/cpuinfo; None reads this machine's, and its board.
+        board: text as in /proc/device-tree/model.
     """
     if cpu_info is None:
-        cpu_info = CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.is_file() else ""
-    fields = _fields(cpu_info)
+        cpu_info, board = _text(CPU_INFO), _text(BOARD)
+    fields, cores = _fields(cpu_info), _cores(cpu_info)
     flags = (fields.get("flags", "") + " " + fields.get("Features", "")).split()
     model = next((fields[key] for key in MODEL_KEYS if fields.get(key)), None)
+    if cores:
+        model = board.strip("\0 \n") or model or ", ".join(cores)
     return {
         "arch": platform.machine(),
         "cpu_model": model or platform.processor() or "unknown",
         "isa_flags": sorted(ISA_FLAGS & set(flags)),
         "num_cores": os.cpu_count() or 1,
         "accelerator": "none",
+        **({"cores": cores} if cores else {}),
     }
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _cores(cpu_info: str) -> List[str]:
+    """Return the kinds of an ARM's cores, sorted; none where the kernel names no implementer."""
+    blocks = [_fields(block) for block in cpu_info.split("\n\n")]
+    parts = [(block.get("CPU implementer"), block.get("CPU part")) for block in blocks]
+    return sorted({"%s/%s" % part for part in parts if all(part)})
 
 
 def _fields(cpu_info: str) -> Dict[str, str]:

@@ -40,6 +40,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -116,6 +117,10 @@ def main(arguments: List[str], requests: TextIO, replies: TextIO) -> int:
     except _FAILURES as error:
         line = " ".join((str(error) or type(error).__name__).split())
         reply, code = {"error": line}, _CODES.get(type(error), FAILED)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the host must hear it
+        traceback.print_exc()
+        line = " ".join(("%s: %s" % (type(error).__name__, error)).split())
+        reply, code = {"error": line}, FAILED
     replies.write("\n" + json.dumps({**reply, **_identity()}) + "\n")
     replies.flush()
     return code
@@ -134,6 +139,7 @@ _CODES: Dict[type, int] = {
     _MisusedError: MISUSED,
     _RefusedError: REFUSED,
     _AbsentError: ABSENT,
+    scenarios.LoadError: MISUSED,
     device_lock.BusyError: BUSY,
 }
 
@@ -324,9 +330,10 @@ def _loadgen(request: Request) -> Dict[str, Any]:
 
 def _opener(adapter: Any, request: Request) -> Callable[[int, int], Session]:
     """Return what opens a session of the model by ``num_threads`` and ``batch_size``."""
+    model = _model_file(request)
 
     def load_model(num_threads: int, batch_size: int) -> Session:
-        return cast(Session, adapter.load(request["model"], num_threads, batch_size))
+        return cast(Session, adapter.load(model, num_threads, batch_size))
 
     return load_model
 
@@ -387,13 +394,18 @@ def _adapter(request: Request) -> Any:
 
 
 def _load(adapter: Any, request: Request) -> Session:
-    model = Path(request["model"])
-    if not model.is_file():  # that it is not here is no refusal of the model
-        raise RunnerError("%s is no file here" % model)
+    model = _model_file(request)
     try:
-        return cast(Session, adapter.load(request["model"], request["num_threads"]))
+        return cast(Session, adapter.load(model, request["num_threads"]))
     except RunnerError as error:
         raise _RefusedError(str(error)) from error
+
+
+def _model_file(request: Request) -> str:
+    """Return the model's path; that no file is there is no refusal of the model."""
+    if not Path(request["model"]).is_file():
+        raise RunnerError("%s is no file here" % request["model"])
+    return cast(str, request["model"])
 
 
 def _raw_inputs(request: Request) -> Array:

@@ -50,6 +50,14 @@ OVERRUN_RATIO = 2
 LEAD_NS = 2_000_000  # from the start of a server's threads to the time that arrivals count from
 
 
+class LoadError(RunnerError):
+    """What is asked for is no load."""
+
+
+class _RefusedError(Exception):
+    """The runtime opens no such session of the model."""
+
+
 class Plan(NamedTuple):
     """One load: its scenario, how it is made, how much of it; ``seed`` is of Server's arrivals."""
 
@@ -98,15 +106,17 @@ def run_load(
         load_model: called with ``num_threads`` and ``batch_size`` of the load.
         tensors: [N, ...] preprocessed, structured where there are several inputs.
         load: as in `run`.
+
+    Raises:
+        LoadError, RunnerError: as `run`.
     """
+    plan = _plan(load)
+
+    def open_session() -> Session:
+        return load_model(plan.num_threads, plan.batch_size)
 
     def whole() -> Dict[str, Any]:
-        plan = _plan(load)
-
-        def open_session() -> Session:
-            return load_model(plan.num_threads, plan.batch_size)
-
-        inputs = of_one(open_session().inputs)  # of a session that goes at once
+        inputs = of_one(_opened(open_session).inputs)  # of a session that goes at once
         samples = [encode_all(tensors[i : i + 1], inputs) for i in range(len(tensors))]
         return _run(open_session, samples, plan, Watch(time.perf_counter_ns, arrivals.pause))
 
@@ -122,8 +132,8 @@ def run(
 ) -> Dict[str, Any]:
     """Run one load: warm up every stream, all at once, until steady or out of time; then time it.
 
-    The garbage collector rests. What is refused, such as a batch by a file that takes none, is the
-    ``reason`` of the document, which is then all that it says.
+    The garbage collector rests. That the runtime opens no such session, such as of a batch with a
+    file that takes none, is the ``reason`` of the document, which is then all that it says.
 
     Args:
         open_session: gives another session for requests of ``batch_size`` samples.
@@ -143,8 +153,13 @@ def run(
         - ``too_short``: ended at its limit with less time or fewer queries than asked for.
         - ``short_queries``: answered in under 100 us, so that Python's part shows in the latency.
         - ``not_steady``, ``clock_jump``, ``throttled``: as of SingleStream.
+
+    Raises:
+        LoadError: what is asked for is no load.
+        RunnerError: anything else; a request failed.
     """
-    return _or_reason(lambda: _run(open_session, samples, _plan(load), Watch(now, sleep)))
+    plan = _plan(load)
+    return _or_reason(lambda: _run(open_session, samples, plan, Watch(now, sleep)))
 
 
 def batches_of(samples: Sequence[Request], batch_size: int) -> List[Request]:
@@ -168,18 +183,18 @@ def _plan(load: Mapping[str, Any]) -> Plan:
     try:
         plan = Plan(**load)
     except TypeError as error:
-        raise RunnerError("the load is not one of ours: %s" % error) from error
+        raise LoadError("the load is not one of ours: %s" % error) from error
     if plan.scenario not in _SCENARIOS:
-        raise RunnerError(
+        raise LoadError(
             "scenario %r is not known; known: %s" % (plan.scenario, ", ".join(_SCENARIOS))
         )
     if plan.scenario == "MultiStream" and plan.samples_per_query % plan.batch_size:
-        raise RunnerError(
+        raise LoadError(
             "MultiStream: samples_per_query must be a multiple of batch_size %d, got %d"
             % (plan.batch_size, plan.samples_per_query)
         )
     if plan.scenario == "Server" and (plan.batch_size != 1 or not plan.queries_per_s):
-        raise RunnerError(
+        raise LoadError(
             "Server needs queries_per_s above 0 and takes batch_size 1, got %s and %d"
             % (plan.queries_per_s, plan.batch_size)
         )
@@ -189,8 +204,15 @@ def _plan(load: Mapping[str, Any]) -> Plan:
 def _or_reason(whole: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
     try:
         return whole()
-    except RunnerError as error:
+    except _RefusedError as error:
         return {"reason": " ".join(str(error).split())}
+
+
+def _opened(open_session: Callable[[], Session]) -> Session:
+    try:
+        return open_session()
+    except RunnerError as error:
+        raise _RefusedError(str(error)) from error
 
 
 def _run(
@@ -201,7 +223,7 @@ def _run(
         streams = []
         for _ in range(plan.num_streams):  # one after another: none is loaded beside another
             thread = stack.enter_context(ThreadPoolExecutor(1))
-            streams.append(Stream(thread, thread.submit(open_session).result()))
+            streams.append(Stream(thread, thread.submit(_opened, open_session).result()))
         state, cpu, clocks = host.state(), host.cpu_time(), clock.read()
         warm = _warm_up(streams, batches, plan, watch)
         done = _SCENARIOS[plan.scenario](streams, batches, plan, watch, warm)
@@ -363,7 +385,7 @@ def _server(
         plan.queries_per_s, plan.timed_ns, plan.min_queries, plan.limit_ns, plan.seed
     )
     if not times:
-        raise RunnerError(
+        raise LoadError(
             "Server: not one query arrives within %d s at queries_per_s %g; ask for more"
             % (plan.limit_ns // NS_PER_S, plan.queries_per_s)
         )

@@ -14,6 +14,7 @@ from pipeline.runtimes import device_lock, runner
 from tests.unit.runtimes.conftest import PLAN
 
 ROOT = Path(__file__).parents[3]
+LOAD = {"scenario": "Offline", "warmup_ns": 0, "timed_ns": 1_000_000, "min_queries": 1}
 
 
 @pytest.fixture
@@ -29,6 +30,7 @@ def request_of(load, tmp_path):
     particular = {
         "latency": {"plan": PLAN},
         "outputs": {"outputs": str(tmp_path / "outputs.npz")},
+        "scenario": {"load": LOAD},
     }
 
     def make(what, **changes):
@@ -156,6 +158,31 @@ def test_what_another_try_may_mend_is_a_failure(request_of, changes, words):
     code, said = refusal("run", request_of("outputs", **changes))
     assert code == 1
     assert words in said
+
+
+def test_a_load_of_no_model_is_a_failure_and_no_reason(request_of):
+    assert refusal("run", request_of("scenario", model="absent.onnx")) == (
+        1,
+        "absent.onnx is no file here",
+    )
+
+
+def test_a_load_that_is_none_is_misuse(request_of):
+    code, said = refusal("run", request_of("scenario", load={**LOAD, "scenario": "Burst"}))
+    assert (code, said[:30]) == (2, "scenario 'Burst' is not known;")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("4 GiB"), KeyError("4 GiB"), RuntimeError("4\nGiB"), TypeError("4 GiB")]
+)
+def test_whatever_fails_is_told_with_its_kind(request_of, monkeypatch, capsys, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(runner.preprocessing, "apply_all", fail)
+    code, said = refusal("run", request_of("outputs"))
+    assert (code, said.replace("'", "")) == (1, f"{type(error).__name__}: 4 GiB")
+    assert "Traceback" in capsys.readouterr().err, "for whoever mends the runner"
 
 
 @pytest.mark.parametrize(

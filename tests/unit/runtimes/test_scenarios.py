@@ -145,11 +145,11 @@ def test_a_run_that_ends_at_its_limit_says_that_it_is_too_short(load):
 
 
 def test_one_arrival_in_an_hour_cannot_be_waited_for():
-    found, _ = run({"scenario": "Server", "queries_per_s": 1 / 3600})
-    assert found == {
-        "reason": "Server: not one query arrives within 60 s at queries_per_s 0.000277778; "
-        "ask for more"
-    }
+    with pytest.raises(
+        scenarios.LoadError,
+        match=r"^Server: not one query arrives within 60 s at queries_per_s 0.000277778; ask for",
+    ):
+        run({"scenario": "Server", "queries_per_s": 1 / 3600})
 
 
 def test_requests_below_100_us_are_told():
@@ -185,11 +185,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("load", "words"), REFUSED.values(), ids=REFUSED)
-def test_what_makes_no_load_is_a_reason(load, words):
-    found, session = run(load)
-    assert found.keys() == {"reason"}
-    assert words in found["reason"]
-    assert session.requests == []
+def test_what_makes_no_load_is_misuse(load, words):
+    with pytest.raises(scenarios.LoadError, match=words):
+        scenarios.run(pytest.fail, [[ONE]], {**PLAN, **load})  # no session is opened for it
 
 
 def test_a_model_that_takes_no_batch_is_a_reason_of_one_line():
@@ -198,6 +196,17 @@ def test_a_model_that_takes_no_batch_is_a_reason_of_one_line():
 
     found = scenarios.run(refuse, [[ONE]], {**PLAN, "scenario": "Offline", "batch_size": 8})
     assert found == {"reason": "the model takes no batch of 8: its first axis is fixed"}
+
+
+@pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)
+def test_a_request_that_fails_is_no_reason(load):
+    class Failing(Session):
+        def run(self, _inputs):
+            raise RunnerError("out of memory")
+
+    session = Failing()
+    with pytest.raises(RunnerError, match="out of memory"):
+        scenarios.run(lambda: session, [[ONE]], {**PLAN, **load}, session.now, session.sleep)
 
 
 def test_our_own_mistakes_are_no_reason():
@@ -297,5 +306,5 @@ def test_samples_are_encoded_one_by_one_for_a_session_of_batches():
     found = scenarios.run_load(load_model, tensors, {**PLAN, **load})
     assert found["reason"] is None
     assert asked == [(3, 2)] * 2  # one to encode for, one stream
-    wrong = scenarios.run_load(load_model, tensors[:, :1], {**PLAN, **load})
-    assert "input 'x' takes shape [1, 2], the preprocessed sample has [1, 1]" in wrong["reason"]
+    with pytest.raises(RunnerError, match=r"'x' takes shape \[1, 2\], the preprocessed sample has"):
+        scenarios.run_load(load_model, tensors[:, :1], {**PLAN, **load})

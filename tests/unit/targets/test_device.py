@@ -35,6 +35,37 @@ def test_a_machine_that_tells_nothing_is_still_described():
     assert device.describe("")["cpu_model"]
 
 
+def big_little(*parts):
+    """Return a board's text with these implementers and parts of cores, in this order."""
+    return "\n".join(
+        f"processor\t: {i}\nCPU implementer\t: {each[0]}\nCPU part\t: {each[1]}\n"
+        for i, each in enumerate(parts)
+    )
+
+
+LITTLE, BIG = ("0x41", "0xd05"), ("0x41", "0xd0b")
+
+
+def test_every_kind_of_core_counts_in_any_order():
+    found = device.describe(big_little(LITTLE, LITTLE, BIG))
+    assert found["cores"] == ["0x41/0xd05", "0x41/0xd0b"]
+    assert device.describe(big_little(BIG, LITTLE, LITTLE)) == found
+    prints = {device.fingerprint(device.describe(big_little(*c))) for c in ([LITTLE], [BIG])}
+    assert len({*prints, device.fingerprint(found)}) == 3
+
+
+def test_a_board_is_named_by_its_device_tree():
+    found = device.describe(big_little(LITTLE, BIG), board="Radxa ROCK 5B\0")
+    assert found["cpu_model"] == "Radxa ROCK 5B"
+    assert device.describe(big_little(LITTLE, BIG))["cpu_model"] == "0x41/0xd05, 0x41/0xd0b"
+
+
+def test_an_x86_is_described_as_ever():
+    found = device.describe(XEON, board="a virtual machine's")
+    assert found.keys() == {"arch", "cpu_model", "isa_flags", "num_cores", "accelerator"}
+    assert found["cpu_model"] == "Intel(R) Xeon(R) Processor @ 2.50GHz"
+
+
 def test_a_new_clock_rate_or_unused_flag_keeps_the_fingerprint():
     later = XEON.replace("2500.002", "1200.5").replace("md_clear", "ibrs")
     assert later != XEON
