@@ -7,35 +7,30 @@ those here; a place that fails says why in its row, and stops no other.
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import manifest, params
-from pipeline.compatibility import ENVIRONMENTS, RUNTIMES, Converter, Environment, Runtime
+from pipeline import manifest
 from pipeline.errors import InputsError, PipelineError, TargetError
 from pipeline.measurement import Measurement
-from pipeline.profiling import measure, quality
+from pipeline.profiling import across_places, loadgen, measure, passes, quality, workers
+from pipeline.profiling.across_places import Agreed, Ran
 from pipeline.profiling.agreement import Outputs
 from pipeline.profiling.bench import Bench, Candidate, Preset
+from pipeline.profiling.loadgen import Settings, Verdict
+from pipeline.profiling.places import Place
+from pipeline.targets import hardware as catalogue
 from pipeline.transports import probe
 
 CANDIDATE, REFERENCE = "file", "reference"
 WEIGHTS_BESIDE = (".bin", ".onnx.data")  # by the file's own stem
-
-
-@dataclass(frozen=True)
-class Place:
-    """A runtime somewhere, as `place_of` read it; ``text`` is what was written."""
-
-    text: str
-    target: params.Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,98 +42,47 @@ class Data:
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One place: its measurement, or why there is none. ``reference`` is that of --reference."""
+    """One place: its measurement, or why there is none. ``reference`` is that of --reference.
+
+    ``agreements``: the file's outputs beside those of other places. ``loadgen``: what MLPerf's
+    LoadGen found, of what it was asked for.
+    """
 
     place: str
     measurement: Measurement | None = None
     reference: Measurement | None = None
     reason: str | None = None
+    agreements: tuple[Agreed, ...] = ()
+    loadgen: tuple[Verdict, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Profiled:
-    """A row, and the file's outputs there."""
+    """A row, and what ran in that place."""
 
     row: Row
-    outputs: Outputs | None
+    ran: Ran
+
+    @property
+    def outputs(self) -> Outputs | None:
+        """The file's."""
+        return self.ran.outputs
 
 
-def place_of(text: str, targets: Mapping[str, params.Target], profile: params.Profile) -> Place:
-    """Read ``RUNTIME`` or ``RUNTIME@WHERE``.
+@dataclass(frozen=True)
+class Asked:
+    """What is measured in each place: how much of it, and what LoadGen shall judge beside."""
 
-    Args:
-        text: WHERE is an environment of this machine (``emulated-aarch64``), ``ssh:HOST[:PORT]``,
-            ``adb:SERIAL``, or a target whose connection is meant.
-        targets: of the project, if there is one.
-        profile: how it is measured; its environment is replaced by the place's.
-
-    Raises:
-        InputsError: the runtime or the place is not known.
-    """
-    runtime, _, where = text.partition("@")
-    converter = next((c for c, known in RUNTIMES.items() if runtime in known), None)
-    if converter is None:
-        known = ", ".join(dict.fromkeys(r for found in RUNTIMES.values() for r in found))
-        raise InputsError(f"runtime {runtime!r} is not known; known: {known}")
-    name = cast(Runtime, runtime)
-    environment, connection = _where(where, name, targets)
-    return Place(text, _target(converter, name, profile, environment, connection))
-
-
-def _where(
-    where: str, runtime: Runtime, targets: Mapping[str, params.Target]
-) -> tuple[Environment, params.Connection | None]:
-    here = ENVIRONMENTS[runtime][0]
-    if not where:
-        return here, None
-    if where in ENVIRONMENTS[runtime]:
-        return where, None
-    kind, _, rest = where.partition(":")
-    if kind == "ssh" and rest:
-        host, _, port = rest.partition(":")
-        return here, _connection({"transport": "ssh", "host": host}, port)
-    if kind == "adb" and rest:
-        return here, _connection({"transport": "adb", "serial": rest}, "")
-    target = targets.get(where)
-    if target is not None:
-        return target.profile.environment, target.connection
-    known = ", ".join([*ENVIRONMENTS[runtime], "ssh:HOST", "adb:SERIAL", *targets])
-    raise InputsError(f"{where!r} is no place for {runtime}; known: {known}")
-
-
-def _connection(fields: dict[str, Any], port: str) -> params.Connection:
-    if port:
-        fields["port"] = int(port) if port.isdigit() else port
-    try:
-        found: params.Connection = msgspec.convert(fields, params.Ssh | params.Adb)
-    except msgspec.ValidationError as error:
-        raise InputsError(f"{fields} is no device: {error}") from error
-    return found
-
-
-def _target(
-    converter: Converter,
-    runtime: Runtime,
-    profile: params.Profile,
-    environment: Environment,
-    connection: params.Connection | None,
-) -> params.Target:
-    return params.Target(
-        converter=converter,
-        runtime=runtime,
-        connection=connection,
-        convert=params.Convert(precisions=()),
-        profile=msgspec.structs.replace(profile, environment=environment),
-        select=params.Select(),
-    )
+    preset: Preset
+    loadgen: Sequence[Settings] = ()
 
 
 def profile(
     file: Path,
     reference: Path | None,
-    places: Sequence[Place],
+    where: Sequence[Place],
     data: Data,
-    preset: Preset,
+    asked: Asked,
     *,
     environments: Path | None = None,
     on_step: Callable[[str], None] = lambda _note: None,
@@ -148,9 +92,9 @@ def profile(
     Args:
         file: of a format that the runtimes load; weights that lie beside it come along.
         reference: the fp32 form of the model, or None.
-        places: where; those on other devices run at the same time.
+        where: the places; those on other devices run at the same time.
         data: raw inputs; with labels, quality is accuracy.
-        preset: how much is measured.
+        asked: what is measured.
         environments: where foreign environments are.
         on_step: called with a short note at each worker.
 
@@ -165,16 +109,32 @@ def profile(
 
         def one(place: Place) -> Profiled:
             try:
-                bench = _bench(place, data, preset, environments)
-                return _profile(candidates, bench, place, on_step)
+                device = probe.of(place.target).device
+                bench = _bench(place, data, asked.preset, device, environments)
+                _check_energy(bench)
+                return _profile(candidates, bench, asked.loadgen, on_step)
             except PipelineError as error:
-                return Profiled(Row(place=place.text, reason=str(error)), None)
+                return Profiled(Row(place=place.text, reason=str(error)), Ran(place.text))
 
-        devices = _by_device(places)
+        devices = _by_device(where)
         with ThreadPoolExecutor(len(devices)) as pool:
             done = pool.map(lambda members: [(p.text, one(p)) for p in members], devices)
             found = dict(itertools.chain.from_iterable(done))
-        return [found[place.text] for place in places]
+    ordered = [found[place.text] for place in where]
+    agreements = across_places.agreed([each.ran for each in ordered])
+    return [
+        replace(each, row=msgspec.structs.replace(each.row, agreements=with_others))
+        for each, with_others in zip(ordered, agreements, strict=True)
+    ]
+
+
+def num_steps(where: Sequence[Place], data: Data, asked: Asked, *, has_reference: bool) -> int:
+    """Return how often `profile` calls ``on_step`` when every place runs everything."""
+    benches = [_bench(place, data, asked.preset, {}, None) for place in where]
+    return sum(
+        measure.num_steps(1 + has_reference, bench) + len(asked.loadgen) * bench.is_timed
+        for bench in benches
+    )
 
 
 def _by_device(places: Sequence[Place]) -> list[list[Place]]:
@@ -201,11 +161,19 @@ def _artifact(file: Path, folder: Path) -> Path:
     return folder
 
 
-def _bench(place: Place, data: Data, preset: Preset, environments: Path | None) -> Bench:
+def _bench(
+    place: Place,
+    data: Data,
+    preset: Preset,
+    device: Mapping[str, Any],
+    environments: Path | None,
+) -> Bench:
+    hardware = place.target.hardware
     return Bench(
         target_id=place.text,
         target=place.target,
-        device=probe.of(place.target).device,
+        hardware=catalogue.find(hardware) if hardware else None,
+        device=device,
         inputs=data.inputs,
         labels=data.labels,
         preset=preset,
@@ -214,22 +182,59 @@ def _bench(place: Place, data: Data, preset: Preset, environments: Path | None) 
     )
 
 
+def _check_energy(bench: Bench) -> None:
+    """Refuse a model of energy where nothing says which hardware's."""
+    asked = bench.target.profile.energy
+    if asked is not None and asked.meter == passes.MODELLED and bench.hardware is None:
+        raise InputsError(
+            f"{bench.target_id}: energy: modelled takes the power of the catalogue's hardware; "
+            "measure at a target of params.yaml that has hardware, or name a meter"
+        )
+
+
 def _profile(
     candidates: Sequence[Candidate],
     bench: Bench,
-    place: Place,
+    judged: Sequence[Settings],
     on_step: Callable[[str], None],
 ) -> Profiled:
-    measured = measure.measure(
-        candidates, REFERENCE, bench, lambda note: on_step(f"{place.text}: {note}")
+    def note(text: str) -> None:
+        on_step(f"{bench.target_id}: {text}")
+
+    found = {
+        each.measurement.candidate: each
+        for each in measure.measure(candidates, REFERENCE, bench, note)
+    }
+    told, compared = found[CANDIDATE], found.get(REFERENCE)
+    is_absent = told.measurement.kind == "not_measured"
+    row = Row(
+        place=bench.target_id,
+        measurement=None if is_absent else told.measurement,
+        reference=compared.measurement if compared else None,
+        reason=f"{bench.target_id}: {told.measurement.reason}" if is_absent else None,
+        loadgen=tuple(_verdicts(candidates[-1].artifact, bench, judged, note))
+        if told.measurement.kind == "measured"
+        else (),
     )
-    found = {each.measurement.candidate: each for each in measured}
-    told = found[CANDIDATE].measurement
-    if told.kind == "not_measured":
-        raise TargetError(f"{place.text}: {told.reason}")
-    reference = found[REFERENCE].measurement if REFERENCE in found else None
-    row = Row(place=place.text, measurement=told, reference=reference)
-    return Profiled(row, found[CANDIDATE].outputs)
+    fp32 = compared.outputs if compared else None
+    return Profiled(row, Ran(bench.target_id, told.outputs, told.tensors, fp32))
+
+
+def _verdicts(
+    artifact: Path,
+    bench: Bench,
+    judged: Sequence[Settings],
+    note: Callable[[str], None],
+) -> Iterator[Verdict]:
+    """Yield LoadGen's verdicts; where it cannot run, why."""
+    job = workers.job_of(artifact, bench.inputs, bench.target, bench.environments)
+    for settings in judged:
+        note(f"LoadGen, {settings.scenario}")
+        try:
+            yield loadgen.judge(job, settings)
+        except TargetError as error:
+            document = settings.document(bench.target.profile.num_threads)
+            yield loadgen.verdict_of(settings, document, {"reason": str(error)})
 
 
 def data_of(path: Path, folder: Path) -> Data:

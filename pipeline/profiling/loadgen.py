@@ -7,12 +7,14 @@ and data, 600 s, its seeds of the round, and an accuracy run (MLPerf Inference r
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from pipeline.errors import TargetError
 from pipeline.measurement import Scenario
+from pipeline.params import Positive, PositiveFloat, Seed
 from pipeline.profiling import workers
 from pipeline.profiling.summary import NS_PER_MS
 from pipeline.profiling.workers import Job
@@ -29,6 +31,7 @@ MIN_QUERY_COUNT: dict[Scenario, int] = {
 }
 NS_PER_S, MS_PER_S = 1e9, 1e3
 WARMUP_S = 5.0
+NotNegative = Annotated[float, Meta(ge=0)]
 # How much longer than the least duration a run may take: start, pilot, an Offline of too many
 # samples, a server that is behind.
 LIMIT_RATIO, START_LIMIT_S = 4.0, 300.0
@@ -44,15 +47,15 @@ class Settings:
     """What LoadGen is asked for; the fields of `pipeline.runtimes.loadgen.Settings`, in seconds."""
 
     scenario: Scenario = "SingleStream"
-    min_duration_s: float = MIN_DURATION_S
-    min_query_count: int | None = None  # None is MLPerf's own
-    warmup_s: float = WARMUP_S
-    batch_size: int = 1
-    num_streams: int = 1
-    samples_per_query: int = 8
-    queries_per_s: float | None = None
-    target_latency_ms: float | None = None
-    seed: int = 0
+    min_duration_s: NotNegative = MIN_DURATION_S
+    min_query_count: Positive | None = None  # None is MLPerf's own
+    warmup_s: NotNegative = WARMUP_S
+    batch_size: Positive = 1
+    num_streams: Positive = 1
+    samples_per_query: Positive = 8
+    queries_per_s: PositiveFloat | None = None
+    target_latency_ms: PositiveFloat | None = None
+    seed: Seed = 0
 
     def document(self, num_threads: int) -> dict[str, Any]:
         """Return the runner's ``loadgen``."""

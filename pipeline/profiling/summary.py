@@ -43,11 +43,13 @@ class Measured:
     """A measurement with what it rests on; without samples and outputs if it is ``not_measured``.
 
     ``samples``: ``samples_ns_R`` for each restart R, raw times of ``runs_per_sample[R]`` runs each.
+    ``tensors``: the outputs as the runner described them.
     """
 
     measurement: Measurement
     samples: dict[str, NDArray[np.int64]]
     outputs: Outputs | None
+    tensors: tuple[dict[str, Any], ...] = ()
 
 
 def summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
@@ -65,8 +67,10 @@ def summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
         )
     except ParityError as error:
         return Measured(not_measured(found.candidate, str(error), bench), {}, None)
+    tensors = tuple(found.reply.get("tensors", ()))
     if not found.restarts:
-        return Measured(_emulated(found, reference, how_good, bench), {}, found.outputs)
+        emulated = _emulated(found, reference, how_good, bench)
+        return Measured(emulated, {}, found.outputs, tensors)
     measurement = Measurement(
         kind="measured",
         **identity(found.candidate, bench),
@@ -82,7 +86,7 @@ def summarize(found: Found, reference: Found | None, bench: Bench) -> Measured:
         for index, restart in enumerate(found.restarts)
     }
     samples["runs_per_sample"] = np.array([r["runs_per_sample"] for r in found.restarts], np.int64)
-    return Measured(measurement, samples, found.outputs)
+    return Measured(measurement, samples, found.outputs, tensors)
 
 
 def _emulated(
