@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import manifest
+from pipeline import manifest, params
 from pipeline.errors import InputsError, PipelineError, TargetError
 from pipeline.measurement import Measurement
 from pipeline.profiling import across_places, loadgen, measure, passes, quality, workers

@@ -213,7 +213,7 @@ def _host(found: Found) -> dict[str, Any]:
         "facts": restarts[0]["facts"],
         "input_digest": restarts[0]["input_digest"],
         "memory_meter": MEMORY_METER,
-        "python": restarts[0].get("python"),
+        "python": restarts[0].get("python"),  # a foreign runner has none
         "restarts": [
             {
                 **{key: restart[key] for key in HOST_KEYS},

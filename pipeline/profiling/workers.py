@@ -238,7 +238,7 @@ def _reply(worker: Worker, said: str) -> dict[str, Any]:
     if worker.transport.ours and reply is not None:
         _check_source(worker, reply)
     else:
-        replies.check(reply, worker.what, f"{worker.where}: {worker.transport.where}")
+        replies.check(reply, f"run {worker.what}", f"{worker.where}: {worker.transport.where}")
     assert reply is not None
     return reply
 

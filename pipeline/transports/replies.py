@@ -98,31 +98,47 @@ class Latency(Reply, frozen=True, kw_only=True):
     others_ratio: Ratio | None
 
 
-class Scenario(Reply, frozen=True, kw_only=True):
-    """The reply to ``run`` with ``what: scenario``; ``reason`` stands alone where it is refused."""
+class Queried(Reply, frozen=True, kw_only=True):
+    """The reply to ``run`` with ``what: scenario``, where the model can be loaded so."""
 
-    reason: str | None
-    latencies_ns: list[Nanoseconds] = []
-    num_queries: Count = 0
-    num_samples: Count = 0
-    duration_ns: Nanoseconds = 1
-    flags: tuple[Text, ...] = ()
-    facts: dict[str, Any] = {}
+    latencies_ns: list[Nanoseconds]
+    num_queries: Count
+    num_samples: Count
+    duration_ns: Nanoseconds
+    flags: list[str]
+    facts: Facts
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One operator."""
+class Layer(msgspec.Struct, frozen=True):
+    """One operator's median time."""
 
     name: str
     operator: str
     time_ns: Annotated[float, Meta(ge=0)]
-    provider: str | None = None
+    provider: str
 
 
 class Layers(Reply, frozen=True, kw_only=True):
     """The reply to ``run`` with ``what: layers``."""
 
-    layers: list[Row]
+    layers: list[Layer]
+
+
+class LoadgenFacts(Facts, frozen=True):
+    """What LoadGen drove."""
+
+    runtime: Text
+
+
+class Judged(Reply, frozen=True, kw_only=True):
+    """The reply to ``run`` with ``what: loadgen``, where the model can be driven so."""
+
+    reason: None
+    summary: Text
+    num_queries: Count
+    num_samples: Count
+    loadgen_version: Text
+    facts: LoadgenFacts
 
 
 class Energy(Reply, frozen=True, kw_only=True):
@@ -136,16 +152,18 @@ class Energy(Reply, frozen=True, kw_only=True):
     facts: dict[str, Any]
 
 
-# By the command, or by what `run` was asked for.
+# By the command and what is asked for.
 KINDS: dict[str, type[Reply]] = {
     "describe": Described,
     "load": Loaded,
-    "outputs": Outputs,
-    "latency": Latency,
-    "scenario": Scenario,
-    "layers": Layers,
-    "energy": Energy,
+    "run outputs": Outputs,
+    "run latency": Latency,
+    "run scenario": Queried,
+    "run layers": Layers,
+    "run energy": Energy,
+    "run loadgen": Judged,
 }
+MAY_DECLINE = ("run scenario", "run loadgen")
 
 
 def problem(reply: Any, kind: type[Reply]) -> str | None:
@@ -159,15 +177,27 @@ def problem(reply: Any, kind: type[Reply]) -> str | None:
     return None
 
 
-def check(reply: Any, what: str, where: str) -> None:
-    """Hold another program's reply against the protocol, where this is written down.
+def kind_of(reply: Any, asked: str) -> type[Reply]:
+    """Return what a reply must hold: that of a load that cannot be had holds its reason."""
+    if asked in MAY_DECLINE and isinstance(reply, dict) and isinstance(reply.get("reason"), str):
+        return Reply
+    return KINDS.get(asked, Reply)
+
+
+def check(reply: Any, asked: str, where: str) -> None:
+    """Hold another program's reply against the protocol.
+
+    Args:
+        reply: the document.
+        asked: the command, and what was asked for, as in `KINDS`.
+        where: names the device.
 
     Raises:
         TargetError: it lacks something.
     """
-    found = problem(reply, KINDS.get(what, Reply))
+    found = problem(reply, kind_of(reply, asked))
     if found is not None:
         raise TargetError(
-            f"{where}: the runner's reply to {what} is not as {PROTOCOL_PAGE} says: {found}; "
+            f"{where}: the runner's reply to {asked} is not as {PROTOCOL_PAGE} says: {found}; "
             "see `slipway runner check`, or install another one there"
         )

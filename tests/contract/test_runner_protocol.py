@@ -18,7 +18,6 @@ from tests.contract.test_runtimes import target_of
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-NAMES = [case.name for case in cases.CASES]
 
 
 def failures(transport, runtime, **settings):
@@ -174,6 +173,10 @@ RUNNERS = {
         "other.run_scale = time.time_ns() % 1000": {"outputs twice", "values", "preprocessing"},
         "other.wait = lambda request: request.get('wait') and other.say('{\"ready\": true}')":
             {"wait", "end of input"},
+        "other.WHATS['scenario'] = lambda request, samples: {'latencies_ns': [5], 'num_queries': 9, "
+        "'num_samples': 36, 'duration_ns': 9, 'flags': [], 'facts': {'version': '1'}}":
+            {"load of queries"},
+        "other.WHATS['layers'] = lambda request, samples: {'layers': [{'name': 'a'}]}": {"layers"},
     },
     "of other mistakes": {
         replies("if 'runner' in reply: reply['runtimes'] = {'onnxruntime': '2'}"): {"version"},
@@ -184,12 +187,12 @@ RUNNERS = {
         # of all samples, or of the time
         replies("if 'input_digest' in reply: reply['input_digest'] = 'sha256:' + hashlib.sha256("
                 "str(time.time_ns()).encode()).hexdigest()"): {"input digest"},
-        "one = other.sample_ns\nother.measure = lambda s, t, plan: ("
-        "[one(s, t, 1) for _ in range(20_000)], 1, 0, True)": {"latency", "lock"},
-        "other.wait = lambda request: None": {"wait", "end of input"},
+        "one = other.sample_ns\nother.sample_ns = lambda session, tensors, _: max("
+        "one(session, tensors, 1), 1)\nother.SAMPLE_NS = 0": {"latency"},
+        "other.wait = lambda request: None": {"wait", "end of input", "killed"},
     },
     "that knows two codes": {
-        replies("code = min(code, 1)"): MISUSES | REFUSALS,
+        replies("code = min(code, 1)"): MISUSES | REFUSALS | {"load of queries"},
         "other.preprocess = lambda steps, samples: samples.astype(np.float32)":
             {"unknown step", "preprocessing", "several inputs"},
         # the parent is killed, and its child goes on
@@ -201,10 +204,6 @@ RUNNERS = {
             {"describe", "describe twice", "version", "absent runtime"},
         replies("reply.pop('inputs', 0)"): {"load", "signature", "unknown keys", "outputs"},
         saves("outputs = outputs[1:]"): {"values", "preprocessing", "several inputs"},
-    },
-    "that goes on after its reply": {
-        "import atexit\natexit.register(other.say, 'bye')":
-            set(NAMES) - {"end of input", "lock"},
     },
 }  # fmt: skip
 

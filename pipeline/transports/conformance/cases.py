@@ -147,6 +147,8 @@ CASES = (
     Case("several inputs", "by name; quantized, or cast", plays.several, is_known=True),
     Case("latency", "its keys and types; samples so many, so long", plays.times),
     Case("input digest", "of the first sample alone", plays.digests, is_known=True),
+    Case("load of queries", "counts agree; or a reason; or exit 2", plays.loads_queries),
+    Case("layers", "operators' times; or exit 1 or 2", plays.tells_layers),
     Case("wait", "ready, then nothing before a line comes", plays.waits),
     Case("end of input", "means exit", plays.leaves),
     Case("lock", "two do not time at once: one waits, or exit 5", plays.holds_lock),

@@ -32,6 +32,18 @@ from pipeline.transports.conformance.subject import (
 
 QUIET_S = 0.5  # in which a runner that is told to wait must say nothing
 LONG = {"warmup_ns": 0, "timed_ns": 1_000_000_000, "min_samples": 5}
+QUERIES = {
+    "scenario": "MultiStream",
+    "batch_size": 1,
+    "num_streams": 1,
+    "num_threads": 1,
+    "samples_per_query": 4,
+    "queries_per_s": None,
+    "warmup_ns": 0,
+    "timed_ns": 20_000_000,
+    "min_queries": 5,
+    "seed": 0,
+}
 ENDLESS = {"warmup_ns": 0, "timed_ns": 600_000_000_000, "min_samples": 5}
 MIN_SAMPLE_NS = 50_000  # half of what the page says: clocks may rise after the warm-up
 
@@ -203,6 +215,42 @@ def times(subject: Subject) -> Problems:
         yield f"{sum(samples)} ns timed, timed_ns was {SHORT['timed_ns']}"
     if np.median(samples) < MIN_SAMPLE_NS:
         yield f"samples of {np.median(samples):.0f} ns; shorter runs are repeated within one"
+
+
+def loads_queries(subject: Subject) -> Problems:
+    """It answers queries one after another, says why not, or does not know of loads."""
+    answer = subject.ask("run", subject.request("scenario", load=QUERIES))
+    if answer.code == runner.MISUSED:
+        return
+    asked = "run scenario"
+    problem = replies.problem(answer.reply, replies.kind_of(answer.reply, asked))
+    if answer.code != runner.DONE or problem is not None:
+        yield f"{answer.told}; {problem}"
+        return
+    assert answer.reply is not None
+    if answer.reply.get("reason") is None:
+        yield from _counts(answer.reply)
+
+
+def _counts(reply: dict[str, Any]) -> Problems:
+    num_queries = reply["num_queries"]
+    if num_queries < QUERIES["min_queries"]:
+        yield f"{num_queries} queries, min_queries was {QUERIES['min_queries']}"
+    if len(reply["latencies_ns"]) != num_queries:
+        yield f"{len(reply['latencies_ns'])} latencies of {num_queries} queries"
+    per_query = QUERIES["samples_per_query"]
+    if reply["num_samples"] != num_queries * per_query:
+        yield f"{reply['num_samples']} samples, queries were {num_queries} of {per_query}"
+
+
+def tells_layers(subject: Subject) -> Problems:
+    """It tells operators' times, or that it cannot."""
+    answer = subject.ask("run", subject.request("layers", num_runs=5))
+    if answer.code in (runner.FAILED, runner.MISUSED):
+        return
+    problem = replies.problem(answer.reply, replies.Layers)
+    if answer.code != runner.DONE or problem is not None:
+        yield f"{answer.told}; {problem}"
 
 
 def digests(subject: Subject) -> Problems:

@@ -136,8 +136,8 @@ class Subject:
         answer = self.ask(command, request)
         if answer.code != runner.DONE:
             raise TargetError(answer.told)
-        what = request["what"] if command == "run" else command
-        problem = replies.problem(answer.reply, replies.KINDS[what])
+        asked = f"run {request['what']}" if command == "run" else command
+        problem = replies.problem(answer.reply, replies.kind_of(answer.reply, asked))
         if problem is not None:
             raise TargetError(problem)
         assert answer.reply is not None

@@ -96,7 +96,7 @@ def test_the_figures_of_another_runner_are_taken(artifact, inputs, by_runner):
 FAILURES = {
     "a reply that lacks a key": (f"{WAIT}; echo '{{\"protocol\": 1}}'", "field `load_ns`"),
     "another protocol": (f"{WAIT}; echo '{json.dumps({**REPLY, 'protocol': 2})}'", "protocol 2"),
-    "nothing": (WAIT, "the runner's reply to latency is not as docs/runner-protocol.md says"),
+    "nothing": (WAIT, "the runner's reply to run latency is not as docs/runner-protocol.md says"),
     "a code without a reply": (f"{WAIT}; exit 3", r"./runner does not run there \(3\): no message"),
     "killed": (f"{WAIT}; kill -9 $$", "board: the runner was killed by SIGKILL; free memory there"),
     "a failure": (

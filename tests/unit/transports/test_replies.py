@@ -21,22 +21,27 @@ WHOLE = {
         "protocol": 1, "load_ns": 5, "peak_memory_bytes": None, "facts": FACTS,
         "inputs": [TENSOR], "outputs": [{**TENSOR, "scale": None, "zero_point": None}],
     },
-    "outputs": {
+    "run outputs": {
         "protocol": 1, "num_samples": 3, "peak_memory_bytes": 0, "facts": FACTS,
         "tensors": [TENSOR],
     },
-    "latency": {
+    "run latency": {
         "protocol": 1, "load_ns": 5, "first_ns": 5, "samples_ns": [9], "runs_per_sample": 1,
         "num_warmup": 0, "steady": False, "loop_overhead_ns": 0.0, "facts": FACTS,
         "input_digest": "sha256:" + "0" * 64, "host_before": {}, "host_after": {},
         "others_ratio": None,
     },
-    "layers": {
-        "protocol": 1, "layers": [{"name": "a", "operator": "Conv", "time_ns": 5, "provider": "X"}],
+    "run scenario": {
+        "protocol": 1, "latencies_ns": [5], "num_queries": 1, "num_samples": 8, "duration_ns": 9,
+        "flags": [], "facts": FACTS,
     },
-    "energy": {
-        "protocol": 1, "meter": "rapl", "window_ns": 10**10, "num_runs": 7, "joules": 1.5,
-        "idle_w": [2.0, 2.1], "facts": {},
+    "run layers": {
+        "protocol": 1,
+        "layers": [{"name": "a", "operator": "Add", "time_ns": 5, "provider": "CPU"}],
+    },
+    "run loadgen": {
+        "protocol": 1, "reason": None, "summary": "Result is : VALID", "num_queries": 1,
+        "num_samples": 1, "loadgen_version": "6", "facts": {**FACTS, "runtime": "litert"},
     },
 }  # fmt: skip
 CASES = [(what, key) for what, reply in WHOLE.items() for key in reply if key != "more"]
@@ -51,36 +56,19 @@ WRONG = [
     ("load", ("inputs", 0, "shape"), [-1]),
     ("load", ("inputs", 0, "scale"), "0.5"),
     ("load", ("facts", "version"), ""),
-    ("outputs", ("num_samples",), 0),
-    ("latency", ("samples_ns",), []),
-    ("latency", ("samples_ns", 0), 0),
-    ("latency", ("runs_per_sample",), 0),
-    ("latency", ("steady",), None),
-    ("latency", ("input_digest",), "0" * 64),
-    ("latency", ("others_ratio",), 1.5),
-    ("layers", ("layers", 0, "time_ns"), -1),
-    ("energy", ("idle_w",), [2.0]),
+    ("run outputs", ("num_samples",), 0),
+    ("run latency", ("samples_ns",), []),
+    ("run latency", ("samples_ns", 0), 0),
+    ("run latency", ("runs_per_sample",), 0),
+    ("run latency", ("steady",), None),
+    ("run latency", ("input_digest",), "0" * 64),
+    ("run latency", ("others_ratio",), 1.5),
 ]
-SCENARIO = {
-    "protocol": 1, "reason": None, "latencies_ns": [9, 8], "num_queries": 2, "num_samples": 2,
-    "duration_ns": 17, "flags": ["not_steady"], "facts": FACTS,
-}  # fmt: skip
-SCENARIOS = {
-    "done": (SCENARIO, True),
-    "refused": ({"protocol": 1, "reason": "takes no batches"}, True),
-    "no time passed": ({**SCENARIO, "duration_ns": 0}, False),
-    "no word on whether it was refused": ({"protocol": 1}, False),
-}
 
 
 @pytest.mark.parametrize("what", WHOLE)
 def test_a_whole_reply_may_hold_more(what):
     replies.check(WHOLE[what], what, "board")
-
-
-@pytest.mark.parametrize(("reply", "is_sound"), SCENARIOS.values(), ids=SCENARIOS)
-def test_a_scenario_is_refused_or_whole(reply, is_sound):
-    assert (replies.problem(reply, replies.KINDS["scenario"]) is None) == is_sound
 
 
 @pytest.mark.parametrize(("what", "key"), CASES)
@@ -105,9 +93,18 @@ def test_a_value_that_cannot_be_is_refused(what, path, value):
 
 
 @pytest.mark.parametrize("reply", [None, {"ready": True}])
-def test_no_reply_is_refused(reply):
-    with pytest.raises(TargetError, match=r"the runner's reply to latency is not as"):
-        replies.check(reply, "latency", "board")
+@pytest.mark.parametrize("asked", [*WHOLE, "run energy"])
+def test_no_reply_is_refused(reply, asked):
+    with pytest.raises(TargetError, match=rf"the runner's reply to {asked} is not as"):
+        replies.check(reply, asked, "board")
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_enough"), [("run scenario", True), ("run loadgen", True), ("run latency", False)]
+)
+def test_a_load_that_cannot_be_had_is_told_by_its_reason(asked, is_enough):
+    reply = {"protocol": 1, "reason": "its batch axis is fixed"}
+    assert (replies.problem(reply, replies.kind_of(reply, asked)) is None) == is_enough
 
 
 @pytest.mark.parametrize(
