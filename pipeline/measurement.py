@@ -127,7 +127,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 class Energy(msgspec.Struct, frozen=True, kw_only=True):
     """Energy of one request above idle, and what it rests on.
 
-    ``kind`` says where the meter sits: a ``modelled`` figure is never compared with others.
+    ``kind`` says where the meter sits: on one or several supply rails, at a processor or a GPU as a
+    whole (``package``), at the wall. A ``modelled`` figure is never compared with others.
     """
 
     value_mj: float
@@ -190,6 +191,12 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     loads: tuple[Load, ...] = ()
     host: dict[str, Any] = {}
     flags: tuple[str, ...] = ()
+
+    @property
+    def processor(self) -> str:
+        """What requests ran on: the accelerator that the runtime names, else the machine's CPU."""
+        accelerator = self.host.get("facts", {}).get("device")
+        return str(accelerator or self.device.get("cpu_model") or "an unknown processor")
 
 
 def write(path: Path, measurement: Measurement) -> None:

@@ -153,6 +153,9 @@ def _unjudged(m: Measurement, reference: str, known: bool, budget: params.Select
 def _without_energy(m: Measurement) -> str | None:
     if m.energy is None:
         return "its energy is not known, and the objective is energy"
+    for flag, what in INVALID.items():
+        if flag in m.energy.flags:
+            return f"{what} while its energy was read, so that is invalid"
     if m.energy.value_mj > 0:
         return None
     return (

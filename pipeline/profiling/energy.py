@@ -12,12 +12,16 @@ import msgspec
 
 from pipeline.errors import TargetError
 from pipeline.measurement import Energy
+from pipeline.runtimes import host
 from pipeline.targets.hardware import Fact, Hardware
 
 Place = Literal["rail", "package", "wall"]
-# Where the meters sit that a device reads itself. NVML's is of the GPU with its memory.
+# Where the meters sit that a device reads itself. NVML's is of the GPU with its memory and the
+# circuits around them (nvml.h): more than a chip, less than a wall, and no rail that can be named.
 PLACES: dict[str, Place] = {"rapl": "package", "nvml": "package", "ina": "rail"}
 MIN_WINDOW_S = 10.0
+# A serial meter's window is between the arrivals of two marks, which come some milliseconds late.
+WINDOW_MARGIN_RATIO = 0.01
 MAX_IDLE_DRIFT_RATIO = 0.05
 # As of latency: beyond this the joules are no longer this program's alone.
 MAX_OTHERS_RATIO = 0.1
@@ -38,6 +42,7 @@ class _Reply(msgspec.Struct, frozen=True, kw_only=True):
     host_before: dict[str, Any] = {}
     host_after: dict[str, Any] = {}
     others_ratio: float | None = None
+    clock_jump: bool = False
 
 
 def metered(reply: Mapping[str, Any]) -> Energy:
@@ -46,13 +51,15 @@ def metered(reply: Mapping[str, Any]) -> Energy:
     A figure that is not above zero stays as it is and carries ``below_idle``: the work is lost in
     what the meter cannot tell. ``idle_drift``: idling before and after differ by more than 5 %.
     ``rails_summed``: no rail of the whole device is read, so one may count twice or be missing.
+    ``throttled`` and ``clock_jump`` make it invalid, as they do a latency.
 
     Args:
         reply: of `pipeline.runtimes.meters.measure`; of a serial meter together with what
             `pipeline.profiling.serial_meter.SerialMeter.read` gives.
 
     Raises:
-        TargetError: it is not such a reply, or the window is too short.
+        TargetError: it is not such a reply, the meter is not known, nothing ran, or the window is
+            too short.
     """
     try:
         found = msgspec.convert(dict(reply), _Reply)
@@ -62,10 +69,20 @@ def metered(reply: Mapping[str, Any]) -> Energy:
         ) from error
     window_s = found.window_ns / NS_PER_S
     place = found.place or PLACES.get(found.meter)
-    if window_s < MIN_WINDOW_S or found.num_runs < 1 or place is None:
+    if place is None:
+        raise TargetError(
+            f"energy: meter {found.meter!r} is not known, so nothing says where it sits; known: "
+            f"{', '.join(PLACES)}, serial"
+        )
+    if found.num_runs < 1:
         raise TargetError(
             f"energy: {found.num_runs} runs in {window_s:.3g} s by meter {found.meter!r} tell "
-            f"nothing; a known meter and a window of {MIN_WINDOW_S:g} s are needed"
+            "nothing; update the runner"
+        )
+    if window_s < MIN_WINDOW_S * (1 - WINDOW_MARGIN_RATIO):
+        raise TargetError(
+            f"energy: a window of {window_s:.3g} s by meter {found.meter!r} is too short; "
+            f"{MIN_WINDOW_S:g} s are needed"
         )
     idle_w = sum(found.idle_w) / 2
     value_mj = (found.joules - idle_w * window_s) / found.num_runs * MJ_PER_J
@@ -84,19 +101,19 @@ def metered(reply: Mapping[str, Any]) -> Energy:
 
 def _flags(found: _Reply, value_mj: float) -> tuple[str, ...]:
     low, high = sorted(found.idle_w)
-    before, after = (h.get("num_throttled", 0) for h in (found.host_before, found.host_after))
     flags = {
         "below_idle": value_mj <= 0,
+        "clock_jump": found.clock_jump,
         "host_busy": (found.others_ratio or 0) > MAX_OTHERS_RATIO,
         "idle_drift": high - low > MAX_IDLE_DRIFT_RATIO * high,
         "meter_garbled": found.facts.get("num_garbled", 0) > 0,
         "rails_summed": bool(found.facts.get("summed")),
-        "throttled": after > before,
+        "throttled": host.was_throttled(found.host_before, found.host_after),
     }
     return tuple(name for name, is_set in flags.items() if is_set)
 
 
-def modelled(hardware: Hardware, p50_ms: float) -> Energy:
+def modelled(hardware: Hardware, p50_ms: float, timed_by: str) -> Energy:
     """Return latency times the power of the catalogue: the most it takes, less what idling takes.
 
     Where idling is not known the whole power counts, and the figure carries ``idle_not_known``.
@@ -105,17 +122,18 @@ def modelled(hardware: Hardware, p50_ms: float) -> Energy:
 
     Args:
         hardware: an entry, or the user's own.
-        p50_ms: measured on that hardware, or its compiler's estimate.
+        p50_ms: measured, or the compiler's estimate.
+        timed_by: what it was measured on, which need not be that hardware, or what estimated it.
 
     Raises:
         TargetError: the entry does not say what the hardware takes at most.
     """
     busy = busy_power(hardware)
     idle = hardware.power.idle_w
-    meter = f"power.max_w of {hardware.name}"
+    power = f"power.max_w of {hardware.name}{', less power.idle_w' if idle else ''}"
     return Energy(
         value_mj=(busy.value - (idle.value if idle else 0.0)) * p50_ms,
-        meter=f"{meter}, less power.idle_w" if idle else meter,
+        meter=f"{power}, times p50 {timed_by}",
         kind="modelled",
         window_s=0.0,
         num_runs=0,

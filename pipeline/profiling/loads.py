@@ -11,33 +11,19 @@ every run lasts 600 s; ours are no MLPerf results, and `pipeline.profiling.loadg
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import params
-from pipeline.measurement import Latency, Load, Scenario
+from pipeline.measurement import INVALID, Latency, Load, Scenario
 from pipeline.profiling import statistics
 from pipeline.profiling.bench import NS_PER_S, Preset
 from pipeline.profiling.summary import MAX_OTHERS_RATIO, NS_PER_MS, SEED
 
 Reply = Mapping[str, Any]
-COLUMNS = (
-    "scenario",
-    "num_threads",
-    "num_streams",
-    "batch_size",
-    "samples_per_query",
-    "queries_per_s",
-    "p50_ms",
-    "p90_ms",
-    "p99_ms",
-    "throughput_per_s",
-    "flags",
-    "reason",
-)
 
 
 @dataclass(frozen=True)
@@ -77,7 +63,10 @@ class Request:
 
 
 def requests(profile: params.Profile, preset: Preset) -> list[Request]:
-    """Return the loads that a profile asks for, scenarios first; none twice."""
+    """Return the loads that a profile asks for, scenarios first; none twice.
+
+    What a scenario asks for already, the sweep does not ask for again, with its one restart.
+    """
     found = [
         Request(
             scenario=each.scenario,
@@ -98,7 +87,10 @@ def requests(profile: params.Profile, preset: Preset) -> list[Request]:
                 sweep.num_threads, sweep.num_streams, sweep.batch_size
             )
         ]
-    return list(dict.fromkeys(found))
+    once: dict[Request, Request] = {}
+    for request in found:
+        once.setdefault(replace(request, num_restarts=1), request)
+    return list(once.values())
 
 
 def num_calls(asked: Sequence[Request]) -> int:
@@ -136,8 +128,9 @@ def load_of(request: Request, replies: Sequence[Reply]) -> Load:
     """Summarize the replies of a load's restarts.
 
     ``reason`` says why a load is not what was asked for: it was refused, and has no figures; or the
-    server could not keep up, and a percentile would say only how long the queue was let grow; or
-    there was no time for enough queries.
+    machine throttled or was suspended, and a percentile would be nobody's; or the server could not
+    keep up, and it would say only how long the queue was let grow; or there was no time for enough
+    queries.
     """
     fields = asdict(request)
     del fields["num_restarts"]
@@ -151,7 +144,10 @@ def load_of(request: Request, replies: Sequence[Reply]) -> Load:
     throughput = sum(reply["num_samples"] for reply in replies) / seconds
     num_queries = sum(reply["num_queries"] for reply in replies)
     reason, latency = None, Latency()
-    if "overloaded" in flags:
+    invalid = next((what for flag, what in INVALID.items() if flag in flags), None)
+    if invalid is not None:
+        reason = f"{invalid} meanwhile, so the run is invalid"
+    elif "overloaded" in flags:
         reason = (
             f"overloaded: {request.queries_per_s:g} queries/s were asked for, {throughput:.4g} "
             "were answered; ask for fewer, or raise num_streams"
@@ -170,35 +166,6 @@ def load_of(request: Request, replies: Sequence[Reply]) -> Load:
         reason=reason,
         flags=tuple(sorted(flags)),
     )
-
-
-def table(loads: Sequence[Load]) -> list[dict[str, Any]]:
-    """Return a row of `COLUMNS` for each load; None where there is no figure."""
-    return [
-        {
-            **{name: getattr(load, name) for name in COLUMNS[:6]},
-            "p50_ms": load.latency_ms.p50,
-            "p90_ms": load.latency_ms.p90,
-            "p99_ms": load.latency_ms.p99,
-            "throughput_per_s": load.throughput_per_s if load.num_queries else None,
-            "flags": load.flags,
-            "reason": load.reason,
-        }
-        for load in loads
-    ]
-
-
-def curves(loads: Sequence[Load]) -> dict[tuple[int, int], list[tuple[int, float]]]:
-    """Return Offline throughput a second against batch, by (num_threads, num_streams).
-
-    Points are ``(batch_size, throughput_per_s)`` with rising batch; what was refused has none.
-    """
-    found: dict[tuple[int, int], list[tuple[int, float]]] = {}
-    for load in loads:
-        if load.scenario == "Offline" and load.num_queries:
-            points = found.setdefault((load.num_threads, load.num_streams), [])
-            points.append((load.batch_size, load.throughput_per_s))
-    return {key: sorted(points) for key, points in sorted(found.items())}
 
 
 def _reason(reply: Reply) -> str | None:

@@ -69,8 +69,11 @@ def measure(
         on_step: called at each of `num_steps` steps with a short note.
 
     Raises:
-        TargetError: a worker failed for a reason that may pass; then nothing is returned.
+        TargetError: the meter that is asked for is absent, or a worker failed for a reason that may
+            pass; then nothing is returned.
     """
+    if bench.is_timed:
+        passes.check_meter(bench)
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
         sample = first_sample(bench.inputs, Path(folder))
         found = first_passes(candidates, bench, on_step)

@@ -13,10 +13,13 @@ from typing import Any
 import msgspec
 
 from pipeline import params
+from pipeline.errors import TargetError
 from pipeline.measurement import Energy, Measurement
 from pipeline.profiling import energy, layers, loads, serial_meter, workers
 from pipeline.profiling.bench import NS_PER_S, Bench, Candidate
 from pipeline.profiling.workers import Job
+from pipeline.runtimes import meters
+from pipeline.runtimes.errors import RunnerError
 
 MODELLED = "modelled"
 
@@ -25,6 +28,28 @@ def num_steps(bench: Bench) -> int:
     """Return how often `run` calls ``on_step`` at most."""
     asked = loads.num_calls(loads.requests(bench.target.profile, bench.preset))
     return asked + _tells_layers(bench) + _has_meter(bench)
+
+
+def check_meter(bench: Bench) -> None:
+    """Try the meter that the profile asks for, so that what is absent is said before hours of work.
+
+    One that another device reads itself cannot be tried without a model there: `run` does.
+
+    Raises:
+        TargetError: there is no such meter, or it may not be read.
+    """
+    asked = bench.target.profile.energy
+    if asked is None or asked.meter == MODELLED:
+        return
+    if asked.meter == "serial":
+        assert asked.port is not None  # a rule of params.yaml
+        with serial_meter.opened(asked.port):
+            return
+    if bench.target.connection is None:
+        try:
+            meters.check(asked.meter)
+        except RunnerError as error:
+            raise TargetError(f"energy: {error}") from error
 
 
 def run(
@@ -79,7 +104,10 @@ def modelled(measured: Measurement, bench: Bench) -> Measurement:
     asked, p50_ms = bench.target.profile.energy, measured.latency_ms.p50
     if asked is None or asked.meter != MODELLED or bench.hardware is None or p50_ms is None:
         return measured
-    return msgspec.structs.replace(measured, energy=energy.modelled(bench.hardware, p50_ms))
+    is_measured = measured.kind == "measured"
+    timed_by = f"on {measured.processor}" if is_measured else "of its compiler"
+    found = energy.modelled(bench.hardware, p50_ms, timed_by)
+    return msgspec.structs.replace(measured, energy=found)
 
 
 def _metered(job: Job, asked: params.EnergyMeter) -> Energy:

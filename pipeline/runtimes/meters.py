@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple, Optional, Protocol
 
-from pipeline.runtimes import host, ina, nvml, rapl, sysfs
+from pipeline.runtimes import clock, host, ina, nvml, rapl, sysfs
 from pipeline.runtimes.errors import RunnerError
 
 MIN_WINDOW_NS = 10_000_000_000  # counters step every 1 to 100 ms: at most 1 % of it
@@ -80,7 +80,8 @@ def measure(
     Returns:
         ``window_ns`` and ``num_runs`` of the busy phase, its ``joules``, and ``idle_w``: the watts
         before and after it; joules and watts are None of a meter that somebody else reads. Beside
-        them ``facts`` of the meter, and what `pipeline.runtimes.host` says of the machine.
+        them ``facts`` of the meter, what `pipeline.runtimes.host` says of the machine, and the
+        fields of `clock.Gap`.
 
     Raises:
         RunnerError: there is no such meter here, it may not be read, or the window is too short.
@@ -92,8 +93,9 @@ def measure(
         )
     opened = _open(meter, now, root)
     try:
-        host_before, cpu_before = host.state(), host.cpu_time()
+        host_before, cpu_before, clocks = host.state(), host.cpu_time(), clock.read()
         found = _Phases(opened, now, sleep, mark).all(run, window_ns)
+        gap = clock.gap(clocks, clock.read())
         others_ratio = host.others_ratio(cpu_before, host.cpu_time())
     finally:
         opened.close()
@@ -104,7 +106,21 @@ def measure(
         "host_before": host_before,
         "host_after": host.state(),
         "others_ratio": others_ratio,
+        **gap._asdict(),
     }
+
+
+def check(meter: str, *, root: Path = sysfs.ROOT) -> None:
+    """Read a meter once.
+
+    Raises:
+        RunnerError: there is no such meter here, or it may not be read.
+    """
+    opened = _open(meter, time.perf_counter_ns, root)
+    try:
+        opened.read()
+    finally:
+        opened.close()
 
 
 class _Phase(NamedTuple):

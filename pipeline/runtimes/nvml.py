@@ -1,7 +1,7 @@
 """The energy of the first GPU by NVML through ctypes, whose library comes with every driver.
 
-Names are those of nvml.h (any version since 8). Numbers are of the whole board: of the other
-instances too where the GPU is divided (MIG).
+Names are those of nvml.h (any version since 8). Numbers are of the GPU with its memory and the
+circuits around them, not of the host; where the GPU is divided (MIG), of its other instances too.
 """
 
 from __future__ import annotations

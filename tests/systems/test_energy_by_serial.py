@@ -29,7 +29,6 @@ def meter_port():
     stopped = threading.Event()
 
     def count():
-        os.write(end, b"slipway-meter 1 wall shunt-7\n")
         start = time.monotonic()
         while not stopped.wait(PERIOD_S):
             digits = str(round((time.monotonic() - start) * IDLE_W * 1e6))
@@ -38,8 +37,10 @@ def meter_port():
 
     def answer():
         while not stopped.is_set():
-            if b"hello" in os.read(end, 64) and not counting.is_alive():
-                counting.start()
+            if b"hello" in os.read(end, 64):
+                os.write(end, b"slipway-meter 1 wall shunt-7\n")  # each time that it is opened
+                if not counting.is_alive():
+                    counting.start()
 
     counting = threading.Thread(target=count, daemon=True)
     threading.Thread(target=answer, daemon=True).start()
@@ -83,7 +84,7 @@ def test_a_constant_draw_is_no_energy_of_a_request(meter_port, artifact, tmp_pat
     (found,) = measure.measure([artifact], artifact.name, bench)
     measured = found.measurement.energy
     assert (measured.kind, measured.meter) == ("wall", "serial: shunt-7")
-    assert measured.window_s >= 10
+    assert measured.window_s >= 9.9  # between arrivals of marks
     assert measured.num_runs > 1000
     assert measured.idle_w == pytest.approx(IDLE_W, rel=0.05)
     assert measured.busy_w == pytest.approx(IDLE_W, rel=0.05)

@@ -204,8 +204,10 @@ def test_a_budget_is_in_the_metrics_own_unit(unit, shown):
     )
 
 
-def metered(name, value_mj, p50=1.0, kind="package", evidence="measured", **fields):
-    energy = Energy(value_mj=value_mj, meter="rapl", kind=kind, window_s=10, num_runs=100)
+def metered(name, value_mj, p50=1.0, kind="package", evidence="measured", doubts=(), **fields):
+    energy = Energy(
+        value_mj=value_mj, meter="rapl", kind=kind, window_s=10, num_runs=100, flags=doubts
+    )
     return candidate(name, p50, kind=evidence, energy=energy, **fields)
 
 
@@ -255,6 +257,14 @@ NO_ENERGY = {
     "no more than idling": (
         metered("a-int8", -0.25, upper=0.1),
         r"its energy is not above idle (-0.25 mJ by rapl); lengthen profile.energy.window_s, or ",
+    ),
+    "of a throttled machine": (
+        metered("a-int8", 1.0, upper=0.1, doubts=("idle_drift", "throttled")),
+        "the machine throttled while its energy was read, so that is invalid",
+    ),
+    "of a suspended machine": (
+        metered("a-int8", 1.0, upper=0.1, doubts=("clock_jump",)),
+        "the machine was suspended, while its energy was read, so that is invalid",
     ),
 }
 

@@ -59,6 +59,13 @@ def test_nothing_is_asked_for_twice():
     assert len(loads.requests(params.Profile(scenarios=twice), PRESET)) == 1
 
 
+def test_what_a_scenario_asks_for_the_sweep_does_not_ask_for_again():
+    offline = params.Scenario(scenario="Offline", batch_size=8)
+    sweep = params.Sweep(batch_size=(1, 8))
+    found = loads.requests(params.Profile(scenarios=(offline,), sweep=sweep), PRESET)
+    assert [(r.batch_size, r.num_restarts) for r in found] == [(8, 2), (1, 1)]
+
+
 def test_eight_samples_a_query_are_of_multi_stream_alone():
     found = {r.scenario: r.samples_per_query for r in loads.requests(PROFILE, PRESET)}
     assert found == {"MultiStream": 8, "Server": 1, "Offline": 1}
@@ -148,6 +155,22 @@ def test_a_run_that_was_too_short_says_so_and_keeps_what_its_queries_are_enough_
     assert (found.latency_ms.p50, found.latency_ms.p90) == (1.0, None)
 
 
+INVALID = {
+    "throttled": "the machine throttled meanwhile, so the run is invalid",
+    "clock_jump": (
+        "the clock jumped, or the machine was suspended, meanwhile, so the run is invalid"
+    ),
+}
+
+
+@pytest.mark.parametrize(("flag", "reason"), INVALID.items())
+def test_a_machine_that_was_held_down_makes_a_load_invalid(flag, reason):
+    bad = reply([1.0] * 50, flags=[flag, "overloaded"])
+    found = loads.load_of(SERVER, [reply([1.0] * 50), bad])
+    assert (found.latency_ms, found.reason) == (Latency(), reason)
+    assert found.flags == tuple(sorted([flag, "overloaded"]))
+
+
 BUSY = {"nobody else": (0.02, ()), "others": (0.3, ("host_busy",)), "unknown": (None, ())}
 
 
@@ -155,25 +178,6 @@ BUSY = {"nobody else": (0.02, ()), "others": (0.3, ("host_busy",)), "unknown": (
 def test_a_busy_host_is_told(others_ratio, flags):
     one = reply([1.0] * 20, others_ratio=others_ratio)
     assert loads.load_of(SERVER, [one, reply([1.0] * 20)]).flags == flags
-
-
-def test_tables_are_data_and_leave_out_what_was_not_measured():
-    done = loads.load_of(OFFLINE, [reply(num_queries=1, num_samples=800)])
-    refused = loads.load_of(OFFLINE, [{"reason": "no"}])
-    rows = loads.table([done, refused])
-    assert [tuple(row) for row in rows] == [loads.COLUMNS] * 2
-    assert [(row["throughput_per_s"], row["reason"]) for row in rows] == [(800, None), (None, "no")]
-
-
-def test_curves_are_throughput_against_rising_batch():
-    def offline(batch_size, num_streams, num_samples):
-        request = loads.Request("Offline", batch_size, num_streams, 1, 1, None, 1)
-        return loads.load_of(request, [reply(num_queries=1, num_samples=num_samples)])
-
-    refused = loads.load_of(loads.Request("Offline", 4, 1, 1, 1, None, 1), [{"reason": "no"}])
-    server = loads.load_of(SERVER, [reply([1.0])])
-    found = loads.curves([offline(8, 1, 90), offline(1, 2, 50), refused, server, offline(1, 1, 30)])
-    assert found == {(1, 1): [(1, 30.0), (8, 90.0)], (1, 2): [(1, 50.0)]}
 
 
 SAID = {

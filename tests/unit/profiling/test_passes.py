@@ -1,12 +1,18 @@
 """Loads and layers beside latency, by real workers."""
 
+import os
+
 import msgspec
 import numpy as np
 import pytest
 
 from pipeline import params
+from pipeline.errors import TargetError
 from pipeline.profiling import measure, passes
 from pipeline.profiling.bench import Bench, Candidate, Preset
+from pipeline.runtimes import meters
+from pipeline.runtimes.errors import RunnerError
+from pipeline.targets import hardware
 
 TINY = Preset(num_restarts=2, warmup_s=0.01, timed_s=0.02, min_samples=6)
 RAW = np.random.default_rng(0).uniform(-1, 1, (70, 2)).astype(np.float32)
@@ -65,3 +71,38 @@ def test_nothing_is_asked_of_a_runtime_that_tells_no_layers(target, make_inputs)
     asked = msgspec.structs.replace(target, profile=silent, runtime="litert")
     bench = Bench("x86", asked, {}, make_inputs(RAW), LABELS, TINY)
     assert passes.num_steps(bench) == 0
+
+
+METERS = {
+    "on no port": (
+        params.EnergyMeter(meter="serial", port=f"{os.devnull}-absent"),
+        r"^meter on .*-absent: ",
+    ),
+    "of another device": (params.EnergyMeter(meter="rapl"), r"^energy: rapl: none here$"),
+}
+
+
+@pytest.mark.parametrize(("asked", "words"), METERS.values(), ids=METERS)
+def test_a_meter_that_is_absent_is_said_before_anything_runs(
+    artifact, inputs, target, monkeypatch, asked, words
+):
+    def refuse(meter):
+        raise RunnerError(f"{meter}: none here")
+
+    monkeypatch.setattr(meters, "check", refuse)
+    metered = msgspec.structs.replace(target, profile=params.Profile(energy=asked))
+    bench, notes = Bench("x86", metered, {}, inputs, LABELS, TINY), []
+    with pytest.raises(TargetError, match=words):
+        measure.measure([artifact], "dense-fp32", bench, notes.append)
+    assert notes == []
+
+
+def test_modelled_energy_names_the_machine_whose_time_it_is(artifact, inputs, target):
+    asked = params.Profile(energy=params.EnergyMeter(meter="modelled"))
+    asked = msgspec.structs.replace(target, profile=asked, runtime="onnxruntime")
+    bench = Bench(
+        "x86", asked, {"fingerprint": "sha256:f", "cpu_model": "a fast one"}, inputs, LABELS, TINY,
+        hardware=hardware.load("raspberry-pi-5"),
+    )  # fmt: skip
+    (found,) = measure.measure([artifact], "dense-fp32", bench)
+    assert found.measurement.energy.meter.endswith("less power.idle_w, times p50 on a fast one")

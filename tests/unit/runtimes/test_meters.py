@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.runtimes import cuda, ina, meters, nvml, rapl
+from pipeline.runtimes import clock, cuda, ina, meters, nvml, rapl
 from pipeline.runtimes.errors import RunnerError
 
 MS, S = 1_000_000, 1_000_000_000
@@ -180,8 +180,8 @@ def test_a_constant_power_is_integrated_exactly_however_often_it_is_sampled(tmp_
 
 def test_straight_lines_join_the_samples(monkeypatch):
     monkeypatch.setattr(meters, "SAMPLES_PER_S", 1e-6)  # the thread takes none
-    clock, power = iter([0, 2 * S, 3 * S]), iter([4.0, 8.0, 0.0])
-    sampled = meters.Sampled(lambda: next(clock), lambda: next(power), {})
+    times, power = iter([0, 2 * S, 3 * S]), iter([4.0, 8.0, 0.0])
+    sampled = meters.Sampled(lambda: next(times), lambda: next(power), {})
     assert [sampled.read(), sampled.read()] == [(2 * S, 12.0), (3 * S, 16.0)]
     sampled.close()
 
@@ -350,6 +350,23 @@ def test_every_run_of_the_window_is_counted(tmp_path, run_ns):
     assert found["num_runs"] * run_ns == found["window_ns"] == times[3] - times[2]
     # over by a run, or by what fits between two looks at the clock
     assert 0 <= found["window_ns"] - WINDOW_NS < max(run_ns, 1 * MS)
+
+
+def test_a_suspend_is_told(tmp_path, monkeypatch):
+    readings = iter([clock.Reading(0, 0, 0), clock.Reading(1 * S, 61 * S, 61 * S)])
+    monkeypatch.setattr(clock, "read", readings.__next__)
+    found = Machine(lambda *_: None).measure("serial", tmp_path)
+    assert (found["clock_jump"], found["clock_suspended_ns"]) == (True, 60 * S)
+
+
+def test_a_meter_is_tried_without_running_anything(tmp_path):
+    with pytest.raises(RunnerError, match=r"^ina: .*/ina3221 has no rail"):
+        meters.check("ina", root=tmp_path)
+    Monitors(tmp_path, ORIN_NANO)
+    meters.check("ina", root=tmp_path)
+    (tmp_path / "bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3/curr1_input").unlink()
+    with pytest.raises(RunnerError, match="curr1_input cannot be read"):
+        meters.check("ina", root=tmp_path)
 
 
 REFUSED = {

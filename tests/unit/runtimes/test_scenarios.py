@@ -152,8 +152,18 @@ def test_one_arrival_in_an_hour_cannot_be_waited_for():
         run({"scenario": "Server", "queries_per_s": 1 / 3600})
 
 
-def test_requests_below_100_us_are_told():
-    assert "short_queries" in run(LOADS["MultiStream"], repeat(20 * US))[0]["flags"]
+SHORT = {
+    "queries of 80 us": ("MultiStream", 10 * US, True),
+    "queries of 160 us, of short requests": ("MultiStream", 20 * US, False),
+    "one sample in 20 us": ("Server", 20 * US, True),
+    "none that has a latency": ("Offline", 20 * US, False),
+}
+
+
+@pytest.mark.parametrize(("scenario", "cost_ns", "is_short"), SHORT.values(), ids=SHORT)
+def test_queries_below_100_us_are_told(scenario, cost_ns, is_short):
+    found, _ = run(LOADS[scenario], repeat(cost_ns))
+    assert ("short_queries" in found["flags"]) is is_short
 
 
 def test_what_never_gets_steady_is_told():
