@@ -19,6 +19,7 @@ NO_LATENCY = {
 }
 # What a reader must know of a number before trusting it.
 FLAGS = {
+    "clock_jump": "clock jumped, or suspended",
     "cpu_operators_not_counted": "operators on the CPU not counted",
     "host_busy": "busy machine",
     "no_reference": "no reference",

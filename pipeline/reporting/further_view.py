@@ -37,7 +37,7 @@ def plots(
         reason = layers.why_none(asked.runtime, next(ran, "not_measured"))
         absent.append(f"No times of layers: {reason}.")
     if asked is not None and _asked_for_batches(asked) and by_batch is None:
-        absent.append("No throughput against batch: no Offline load was recorded.")
+        absent.append(f"No throughput against batch: {load_view.why_none(measured)}.")
     if asked is not None and asked.profile.energy and not energies:
         meter = asked.profile.energy.meter
         absent.append(f"No energy: meter {meter} gave none beside a latency.")

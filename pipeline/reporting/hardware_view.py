@@ -67,9 +67,12 @@ def _roofline(
     roofs, facts = roofline.roofs_of(hardware), roofline.facts_of(hardware)
     threads = {p.measurement.num_threads for p in placed if p.measurement.num_threads}
     notes = [FORMULA, "Peaks are of the whole chip, on paper."]
-    if kind == "measured" and len(threads) == 1:
-        (count,) = threads
-        notes.append(f"The candidates ran on {count} thread{'s' if count > 1 else ''}.")
+    if kind == "measured":
+        on = ", ".join(sorted({p.measurement.processor for p in placed}))
+        notes.append(f"Measured on {on}.")
+        if len(threads) == 1:
+            (count,) = threads
+            notes.append(f"The candidates ran on {count} thread{'s' if count > 1 else ''}.")
     legend = [
         Key(
             chart.icon(f"roof-{roof}"),

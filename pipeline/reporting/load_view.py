@@ -18,7 +18,10 @@ class _Row(NamedTuple):
 def plot(
     target: str, key: str, measured: Sequence[Measurement], look: dict[str, Mark]
 ) -> Plot | None:
-    """Draw what ships, or else the first that has Offline loads; None when none has."""
+    """Draw what ships, or else the first that has Offline loads with a rate; None when none has.
+
+    Loads that were refused, or whose run is invalid, are in the table alone, with their reason.
+    """
     subject = _drawn(measured, look)
     if subject is None:
         return None
@@ -29,11 +32,10 @@ def plot(
         ("batch", lambda load: str(load.batch_size)),
         ("threads", lambda load: str(load.num_threads)),
         ("streams", lambda load: str(load.num_streams)),
-        ("samples / s", lambda load: f"{load.throughput_per_s:,.0f}"),
+        ("samples / s", _samples_per_s),
         ("queries", lambda load: f"{load.num_queries:,}"),
         ("remarks", _remarks),
     ]
-    loads = [load for line in drawn.values() for load in line]
     legend = (
         Key(throughput.icon(order), throughput.named(setting))
         for order, setting in enumerate(drawn)
@@ -42,7 +44,7 @@ def plot(
         key,
         title,
         throughput.chart(key, f"{title}, {target}", drawn),
-        table(f"{title}, {target}", columns, loads),
+        table(f"{title}, {target}", columns, throughput.offline(subject.loads)),
         ("MLPerf's Offline scenario: all samples are there from the start.",),
         tuple(legend),
     )
@@ -67,7 +69,7 @@ def loads(target: str, measured: Sequence[Measurement], look: dict[str, Mark]) -
         ("streams", lambda row: str(row.load.num_streams)),
         ("samples a query", lambda row: str(row.load.samples_per_query)),
         ("queries / s asked", lambda row: _rate(row.load.queries_per_s)),
-        ("samples / s done", lambda row: _rate(row.load.throughput_per_s)),
+        ("samples / s done", lambda row: _rate(throughput.rate(row.load))),
         ("queries", lambda row: f"{row.load.num_queries:,}"),
         ("p50 of a query", lambda row: figures.duration(row.load.latency_ms.p50)),
         ("p90", lambda row: figures.duration(row.load.latency_ms.p90)),
@@ -81,6 +83,20 @@ def _drawn(measured: Sequence[Measurement], look: dict[str, Mark]) -> Measuremen
     """Choose the candidate whose Offline loads are drawn."""
     ships_first = sorted(measured, key=lambda m: look[m.candidate].standing != "ships")
     return next((m for m in ships_first if throughput.lines(m.loads)), None)
+
+
+def why_none(measured: Sequence[Measurement]) -> str:
+    """Say why no throughput is drawn."""
+    asked = [load for m in measured for load in throughput.offline(m.loads)]
+    if not asked:
+        return "no Offline load was recorded"
+    reason = next((load.reason for load in asked if load.reason), "none was answered")
+    return f"no Offline load has a rate: {reason}"
+
+
+def _samples_per_s(load: Load) -> str:
+    rate = throughput.rate(load)
+    return figures.ABSENT if rate is None else f"{rate:,.0f}"
 
 
 def _rate(value: float | None) -> str:

@@ -8,7 +8,7 @@ from pipeline.params import Precision
 from pipeline.reporting.answer import Answer
 
 # The flags that make a number less sure; others (``batched``) only say how it was taken.
-NOISE = ("host_busy", "not_steady", "throttled")
+NOISE = ("clock_jump", "host_busy", "not_steady", "throttled")
 SUPERLATIVES = {"latency": "fastest", "size": "smallest", "energy": "most frugal"}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from pipeline.measurement import Load
+from pipeline.measurement import INVALID, Load
 from pipeline.reporting.charts import marks, scales, scatter, svg
 from pipeline.reporting.charts.scales import Scale
 
@@ -12,13 +12,25 @@ MIN_TICK_GAP = 30
 Setting = tuple[int, int]  # threads, streams
 
 
+def offline(loads: Sequence[Load]) -> list[Load]:
+    """Return the Offline loads by setting and batch size; those without a rate too."""
+    found = [load for load in loads if load.scenario == "Offline"]
+    return sorted(found, key=lambda load: (load.num_threads, load.num_streams, load.batch_size))
+
+
+def rate(load: Load) -> float | None:
+    """Return the samples a second; None of what was refused, or of an invalid run."""
+    has_rate = load.num_queries > 0 and not INVALID.keys() & set(load.flags)
+    return load.throughput_per_s if has_rate else None
+
+
 def lines(loads: Sequence[Load]) -> dict[Setting, tuple[Load, ...]]:
-    """Put the Offline loads of one setting together, by batch size."""
+    """Put the Offline loads of one setting together, by batch size; those that have a `rate`."""
     found: dict[Setting, list[Load]] = {}
-    for load in sorted(loads, key=lambda load: load.batch_size):
-        if load.scenario == "Offline":
+    for load in offline(loads):
+        if rate(load) is not None:
             found.setdefault((load.num_threads, load.num_streams), []).append(load)
-    return {setting: tuple(found[setting]) for setting in sorted(found)}
+    return {setting: tuple(line) for setting, line in found.items()}
 
 
 def named(setting: Setting) -> str:

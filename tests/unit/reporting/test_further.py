@@ -135,6 +135,35 @@ class TestLoads:
         assert "p50 of a query" in header
         assert not {"p90", "p99"} & set(header)
 
+    def test_what_was_refused_or_is_invalid_is_in_the_table_alone(self, samples):
+        refused = Load(scenario="Offline", batch_size=64, num_queries=0, throughput_per_s=0.0,
+                       reason="it takes no batch of 64")  # fmt: skip
+        invalid = Load(scenario="Offline", batch_size=128, num_queries=1, throughput_per_s=99.0,
+                       reason="the machine throttled", flags=("throttled",))  # fmt: skip
+        loads = (refused, invalid, *samples.loads())
+        answer = changed(samples.many(), "pruned-int8-static", loads=loads)
+        plot = load_view.plot("t", "k", *look_of(answer))
+        assert re.findall(r">(\d+)</text>", plot.drawing)[:6] == ["1", "2", "4", "8", "16", "32"]
+        assert not {"64", "128"} & set(re.findall(r">(\d+)</text>", plot.drawing))
+        rows = {row[0]: dict(zip(plot.table.header, row, strict=True)) for row in cells(plot)}
+        assert len(plot.table.rows) == 26
+        assert rows["64"]["samples / s"] == rows["128"]["samples / s"] == "\N{EM DASH}"
+        assert rows["64"]["remarks"] == "it takes no batch of 64"
+        assert rows["128"]["remarks"] == "the machine throttled, throttled"
+
+    def test_where_all_are_refused_nothing_is_drawn_and_the_table_has_them(self, samples):
+        refused = Load(scenario="Offline", batch_size=64, num_queries=0, throughput_per_s=0.0,
+                       reason="it takes no batch of 64")  # fmt: skip
+        measured, look = look_of(changed(samples.lone(), "dense-fp32", loads=(refused,)))
+        assert load_view.plot("t", "k", measured, look) is None
+        table = load_view.loads("t", measured, look)
+        (row,) = (dict(zip(table.header, (c.value for c in r), strict=True)) for r in table.rows)
+        assert row.get("samples / s done") in (None, "\N{EM DASH}")
+        assert row["remarks"] == "it takes no batch of 64"
+        assert load_view.why_none(measured) == (
+            "no Offline load has a rate: it takes no batch of 64"
+        )
+
     def test_without_loads_there_is_neither(self, samples):
         measured, look = look_of(samples.lone())
         assert load_view.plot("t", "k", measured, look) is None
@@ -219,6 +248,15 @@ class TestRoofline:
         ]  # fmt: skip
         assert plot.drawing.count('class="roof ') == 3
         assert "bytes moved are the weights, inputs and outputs" in plot.notes[0]
+
+    def test_the_machine_that_was_measured_is_named(self, samples):
+        """An Intel processor's figures under an AMD one's roofs are seen to be such."""
+        measured, look = look_of(samples.many())
+        (plot,), _ = hardware_view.rooflines("t", "k", measured, PI, COSTS, look)
+        assert "Measured on A CPU @ 2.50GHz." in plot.notes
+        on_gpu = changed(samples.lone(), "dense-fp32", host={"facts": {"device": "A GPU"}})
+        (plot,), _ = hardware_view.rooflines("t", "k", on_gpu.candidates, PI, COSTS, look)
+        assert "Measured on A GPU." in plot.notes
 
     def test_roofs_meet_at_the_ridge(self, samples):
         measured, look = look_of(samples.many())

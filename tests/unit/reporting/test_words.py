@@ -1,9 +1,9 @@
 import msgspec
 import pytest
 
-from pipeline.measurement import Drop, Energy, Interval, Latency, Measurement, Quality
+from pipeline.measurement import INVALID, Drop, Energy, Interval, Latency, Measurement, Quality
 from pipeline.planning.selection import Rejection, Selection
-from pipeline.reporting import report, words
+from pipeline.reporting import figures, report, words
 from pipeline.reporting.answer import Answer, NotBuilt, failed
 from pipeline.reporting.evidence import Sources
 
@@ -116,6 +116,13 @@ def test_when_energy_decides_the_reasons_say_it_with_its_meter(answer):
     assert words.energy(modelled) == (
         "0.52 mJ a request above idle (modelled from power.max_w of a board)"
     )
+
+
+@pytest.mark.parametrize("flag", INVALID)
+def test_what_makes_a_run_invalid_is_said_in_words(flag):
+    m = measured("dense-fp32", 0.25, flags=(flag,))
+    assert words.noise(m) == f"; measured under noise: {flag}"
+    assert figures.noise(m)
 
 
 def test_noise_is_in_the_headline_not_in_a_footnote(answer):
