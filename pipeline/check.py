@@ -97,9 +97,14 @@ def _weak_evidence(p: params.Params, environments: Path) -> Iterator[str]:
                 f"{name} will not be built or measured: {', '.join(absent)} is absent "
                 "(slipway doctor names what installs it)"
             )
-        evidence = EVIDENCE[target.converter]
-        if evidence != "measured":
-            yield f"{name} will be {evidence}, not measured: this machine has no such hardware"
+        if target.evidence == "emulated":
+            yield (
+                f"{name} will be emulated, not measured: outputs, quality and agreement only; give "
+                "a connection to measure"
+            )
+        elif target.evidence != "measured":
+            what = f"{name} will be {target.evidence}, not measured"
+            yield f"{what}: this machine has no such hardware"
 
 
 def _small_data(p: params.Params, made: "Mapping[str, Split]") -> Iterator[str]:

@@ -35,6 +35,7 @@ def problems(target: Target, data: Data) -> Problems:
     yield from _compiler(target)
     yield from _scenarios(target)
     yield from _connection(target)
+    yield from _not_run(target)
     if _is_emulated(target):
         yield from _emulated(target)
     else:
@@ -115,6 +116,21 @@ def _connection(target: Target) -> Problems:
         what = f"what {target.converter} makes is not run over a connection yet"
     transport = type(target.connection).__name__.lower()
     yield ("connection",), f"{what}; leave it out, got {transport}"
+
+
+def _not_run(target: Target) -> Problems:
+    """Loads and times of layers are of what runs; Vela gives layers without."""
+    converter, keys = target.converter, ["scenarios", "sweep"]
+    if EVIDENCE[converter] == "estimated":
+        what = f"no load is run on what {converter} makes"
+    elif converter == "to_tensorrt_bundle":
+        keys.append("layers")
+        what = "a bundle becomes an engine on its device, and is not run here"
+    else:
+        return
+    for key in keys:
+        if getattr(target.profile, key):
+            yield ("profile", key), f"{what}; leave it out"
 
 
 def _is_emulated(target: Target) -> bool:

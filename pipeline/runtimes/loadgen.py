@@ -23,6 +23,7 @@ from pipeline.runtimes.errors import RunnerError
 from pipeline.runtimes.session import Array, Session, encode_all, of_one
 
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
+INLINE = ("SingleStream", "MultiStream")  # answered where they are issued
 SUMMARY, DETAIL = "mlperf_log_summary.txt", "mlperf_log_detail.txt"
 NS_PER_MS = 1e6
 NS_PER_S = 1e9
@@ -73,7 +74,8 @@ def run_load(
         the batch, ``reason`` alone.
 
     Raises:
-        RunnerError: the scenario is not known or lacks a setting, or the runtime refused a request.
+        RunnerError: the scenario is not known, lacks a setting or has one that it does not take, or
+            the runtime refused a request.
     """
     asked = _settings(settings)
     try:
@@ -85,7 +87,7 @@ def run_load(
     del first
     with ExitStack() as stack, clock.collector_at_rest():
         system = _System(samples, asked)
-        for _ in range(asked.num_streams if asked.scenario in ("Server", "Offline") else 1):
+        for _ in range(asked.num_streams):
             thread = stack.enter_context(ThreadPoolExecutor(1))
             session = thread.submit(load_model, asked.num_threads, asked.batch_size).result()
             system.streams.append((thread, session))
@@ -116,7 +118,7 @@ class _System:
         self.failure: Optional[Exception] = None
         self._samples = samples
         self._batch_size = asked.batch_size
-        self.inline = asked.scenario in ("SingleStream", "MultiStream")
+        self.inline = asked.scenario in INLINE
         self._waiting: "queue.SimpleQueue[Any]" = queue.SimpleQueue()
         self._plan = clock.Plan(asked.warmup_ns, 0, MIN_PILOT_SAMPLES)
 
@@ -197,6 +199,11 @@ def _settings(settings: Mapping[str, Any]) -> Settings:
         raise RunnerError(
             "Server needs queries_per_s and target_latency_ms above 0, got %s and %s"
             % (asked.queries_per_s, asked.target_latency_ms)
+        )
+    if asked.num_streams > 1 and asked.scenario in INLINE:
+        raise RunnerError(
+            "LoadGen issues one query of %s at a time, which runs in one stream; got num_streams %d"
+            % (asked.scenario, asked.num_streams)
         )
     return asked
 

@@ -126,7 +126,8 @@ def test_a_session_is_opened_and_run_in_one_thread(scenario):
 
     settings = {
         "scenario": scenario, "min_duration_ms": 0, "min_query_count": 700, "warmup_ns": 0,
-        "num_streams": 2, "queries_per_s": 5000.0, "target_latency_ms": 500.0,
+        "num_streams": 1 if scenario in adapter.INLINE else 2,
+        "queries_per_s": 5000.0, "target_latency_ms": 500.0,
     }  # fmt: skip
     assert adapter.run_load(load_model, np.ones((3, 1)), settings)["num_samples"] >= 700
     assert {len(session.threads) for session in opened} == {1}
@@ -173,6 +174,10 @@ WRONG = {
     "a server without its limit": (
         {"scenario": "Server", "queries_per_s": 5.0},
         r"Server needs queries_per_s and target_latency_ms above 0, got 5\.0 and None",
+    ),
+    "streams for queries one at a time": (
+        {"scenario": "MultiStream", "num_streams": 2},
+        "LoadGen issues one query of MultiStream at a time, .* one stream; got num_streams 2",
     ),
 }
 

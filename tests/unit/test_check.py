@@ -117,6 +117,24 @@ def test_a_metric_is_tried_before_anything_runs(project, body, said):
     assert f"task.metric '{path.stem}:score'{said}" in line
 
 
+SSH = {"transport": "ssh", "host": "board"}
+WEAK = {
+    "here": (
+        {},
+        ["will be emulated, not measured: outputs, quality and agreement only; give a connection"],
+    ),
+    "on the board": ({"connection": SSH}, []),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), WEAK.values(), ids=WEAK)
+def test_what_is_not_measured_is_a_remark_with_what_can_be_done(project, change, expected):
+    edit(project, lambda values: values["targets"]["raspberry-pi-5-tflite"].update(change))
+    found = check.examine(project / "params.yaml", ROOT / ".venvs").remarks
+    said = [line for line in found if "not measured" in line]
+    assert said == [f"raspberry-pi-5-tflite {words} to measure" for words in expected]
+
+
 @pytest.mark.parametrize("num_rows", [400, 1000])
 def test_too_little_data_for_the_budget_is_a_remark(project, num_rows):
     inputs = np.random.default_rng(0).random((num_rows, 8, 8), np.float32)
@@ -135,11 +153,13 @@ def test_too_little_data_for_the_budget_is_a_remark(project, num_rows):
     edit(project, change)
     found = check.examine(project / "params.yaml", ROOT / ".venvs").remarks
     expected = (
-        "x86-onnxruntime, x86-litert, linux-tflite-runtime: 122 validation samples cannot show a "
-        "drop below 3.05 points, select.max_quality_drop allows less; a candidate that only equals "
-        "fp32 will not ship, give more data"
+        "x86-onnxruntime, x86-litert, linux-tflite-runtime, raspberry-pi-5-tflite: 122 validation "
+        "samples cannot show a drop below 3.05 points, select.max_quality_drop allows less; a "
+        "candidate that only equals fp32 will not ship, give more data"
     )
-    assert found == ([expected] if num_rows == 400 else [])
+    assert [line for line in found if "validation samples" in line] == (
+        [expected] if num_rows == 400 else []
+    )
 
 
 VECTORS = {

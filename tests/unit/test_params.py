@@ -381,6 +381,27 @@ COMPILED = {
         {"profile": {"energy": {"meter": "ina"}}},
         ["profile.energy.meter: a bundle becomes an engine on its device; leave energy out, got"],
     ),
+    "no load is run on an estimate, which has layers": (
+        "cortex-m55-ethos-u55",
+        {"profile": {"sweep": {}, "scenarios": [{"scenario": "Offline"}], "layers": True}},
+        [
+            "profile.scenarios: no load is run on what to_ethos_u makes; leave it out",
+            "profile.sweep: no load is run on what to_ethos_u makes; leave it out",
+        ],
+    ),
+    "nothing is run of a bundle": (
+        "jetson-orin",
+        {"profile": {"sweep": {}, "scenarios": [{"scenario": "Offline"}], "layers": True}},
+        [
+            f"profile.{key}: a bundle becomes an engine on its device, and is not run here; leave"
+            for key in ("scenarios", "sweep", "layers")
+        ],
+    ),
+    "an engine of this machine's GPU takes loads": (
+        "rtx-4090",
+        {"profile": {"sweep": {}, "scenarios": [{"scenario": "Offline"}]}},
+        [],
+    ),
     "an engine is not run over a connection": (
         "jetson-orin",
         {"connection": SSH},

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from pipeline import check, params
+from pipeline.compatibility import EVIDENCE
 from pipeline.preflight import cases, net_fit, target_settings
 from pipeline.project import settings
 from pipeline.targets import bindings, hardware
@@ -55,6 +56,25 @@ def test_a_preset_goes_with_its_hardware(own, name):
 
 
 SSH = {"transport": "ssh", "host": "board"}
+LISTED = [
+    (name, preset)
+    for name in hardware.ids()
+    for service in hardware.load(name).converters.values()
+    for preset in service.presets
+]
+
+
+@pytest.mark.parametrize(("name", "preset"), LISTED)
+def test_a_preset_goes_with_every_hardware_that_lists_it(own, name, preset):
+    values = settings.presets()[preset]
+    entry = hardware.load(name)
+    is_here = entry.cpu.isa is None or entry.cpu.isa.value == "x86-64"
+    runs = EVIDENCE[values["converter"]] == "measured"
+    on = target(preset, hardware=name, connection=SSH if runs and not is_here else None)
+    assert lines(on, entry) == []
+    assert list(net_fit.problems(cases.Case("t", on, entry), RESNET8, own)) == []
+
+
 VELA = settings.presets()["cortex-m55-ethos-u55"]["convert"]["vela"]
 NANO, CORAL = "Jetson Nano (2019)", "Coral Edge TPU"
 INTEGERS = {"precisions": ["fp32", "int8-static"]}
