@@ -107,9 +107,16 @@ def _scenarios(target: Target) -> Problems:
 
 
 def _connection(target: Target) -> Problems:
-    """A device is of use to what is measured through a connection."""
+    """A device is of use to what is measured through a connection; its paths start there."""
+    if target.connection is None:
+        return
+    for key in ("python", "runner", "folder"):
+        path = getattr(target.connection, key)
+        if path is not None and path.startswith("~"):
+            what = "no shell there sees its ~; start at /, or leave ~/ out: paths start in the home"
+            yield ("connection", key), f"{what}, got {path}"
     evidence = EVIDENCE[target.converter]
-    if target.connection is None or evidence == "measured":
+    if evidence == "measured":
         return
     what = f"figures of {target.converter} are its compiler's, which needs no device"
     if evidence == "built":

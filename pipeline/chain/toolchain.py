@@ -1,7 +1,7 @@
 """Stage ``toolchain``: which tools are installed, which machines measure. Never fails.
 
 Reads   params.yaml [targets]; the installed distributions; this machine, and the connected devices,
-        each for a second at most; what those said the last time
+        each for five seconds at most; what those said the last time
 Writes  models/toolchain/ {slipway.json, T/{tools.json, device.json} for each target T}; what
         connected devices said, to be remembered
 """
@@ -75,8 +75,9 @@ def _ask(p: params.Params, known: Path) -> "dict[str, Probe]":
         }
         found = {name: each.result() for name, each in asked.items()}
     for name, each in found.items():
-        if each.unreachable is not None:
-            console.say("toolchain", f"{name}: {each.unreachable}")
+        said = each.unreachable or each.note
+        if said is not None:
+            console.say("toolchain", f"{name}: {said}")
     return found
 
 

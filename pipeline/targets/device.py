@@ -37,6 +37,9 @@ def emulated(environment: Environment) -> dict[str, Any]:
 def _version(program: str) -> str:
     if shutil.which(program) is None:
         return "(absent)"
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    except OSError:  # it is there and does not start: as good as one that tells no version
+        return "(unknown)"
     found = re.search(r"version (\S+)", said.stdout)
     return found.group(1) if found else "(unknown)"

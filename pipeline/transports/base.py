@@ -78,6 +78,10 @@ def killed_by(returncode: int) -> str | None:
     return names.get(number, f"signal {number}")  # those of real time have no names
 
 
+class NotReachedError(TargetError):
+    """The device does not answer, or not in time; what it is and has may be as it was."""
+
+
 class Transport(Protocol):
     """A way to one device."""
 
@@ -100,7 +104,8 @@ class Transport(Protocol):
         """Have these bytes there, by these names, in one folder, which is returned.
 
         Raises:
-            TargetError: it is not reached, or has no room; what arrived is kept for the next try.
+            TargetError: it is not reached, and what arrived is kept for the next try; or it has no
+                room, and what arrived of that file is removed.
         """
         ...
 

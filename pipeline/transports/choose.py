@@ -7,7 +7,8 @@ from pipeline import params
 from pipeline.targets import tools
 from pipeline.transports.adb import Adb
 from pipeline.transports.base import Local, Transport
-from pipeline.transports.ssh import Ssh
+from pipeline.transports.shell import Shell
+from pipeline.transports.ssh import CONNECT_LIMIT_S, Ssh
 
 
 def of(target: params.Target, environments: Path | None = None) -> Transport:
@@ -28,6 +29,8 @@ def of(target: params.Target, environments: Path | None = None) -> Transport:
     )
 
 
-def to(connection: params.Connection) -> Transport:
+def to(connection: params.Connection, connect_limit_s: int = CONNECT_LIMIT_S) -> Shell:
     """Return the way to a device."""
-    return Ssh(connection) if isinstance(connection, params.Ssh) else Adb(connection)
+    if isinstance(connection, params.Ssh):
+        return Ssh(connection, connect_limit_s)
+    return Adb(connection)

@@ -6,9 +6,11 @@ stopped; bytes are compared with their digest before a file gets its name.
 """
 
 import functools
+import math
 import os
 import shlex
 import tempfile
+import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -21,15 +23,19 @@ from pipeline import files
 from pipeline.errors import TargetError
 from pipeline.runtimes import device_lock
 from pipeline.transports import runner_zip
-from pipeline.transports.base import Process, killed_by, last_line
+from pipeline.transports.base import NotReachedError, Process, killed_by, last_line
 
 NUM_TRIES = 3
 TIME_LIMIT_S = 60.0  # of a short command
 FILE_LIMIT_S = 3600.0  # of one file
 STALE_DAYS = 7  # after which a file that nobody asked for goes
+ROOM = (
+    "free some space there, or set another folder in the target's connection; nothing was measured"
+)
+MAX_FOLDER_LENGTH = 45  # ssh adds 58 characters to a socket's path, which takes 103 (macOS)
 
 
-class BrokenLineError(TargetError):
+class BrokenLineError(NotReachedError):
     """The device does not answer, or stopped answering."""
 
 
@@ -54,6 +60,18 @@ class Shell(ABC):
         self.runner = runner
         self.ours = runner is None
         self.lock = f"{folder}/lock"
+        self.num_tries = NUM_TRIES
+        self._limit_s = self._deadline = math.inf
+
+    def hurry(self, limit_s: float) -> None:
+        """From now on give up after so long in all, and try nothing twice."""
+        self.num_tries = 1
+        self._limit_s, self._deadline = limit_s, time.monotonic() + limit_s
+
+    @property
+    def left_s(self) -> float:
+        """Return how long it may still take in all."""
+        return max(self._deadline - time.monotonic(), 0)
 
     @abstractmethod
     def line(self, script: str) -> list[str]:
@@ -70,29 +88,34 @@ class Shell(ABC):
         folder = f"{self.folder}/files/{key}"
         # two targets may be one device: both would write to the same files
         room = files.digest_bytes(f"{self.where} {folder}".encode()).removeprefix("sha256:")
+        limit_s = min(FILE_LIMIT_S, self.left_s)
         try:
-            with device_lock.held(str(private_folder() / room[:16]), FILE_LIMIT_S):
+            with device_lock.held(str(private_folder() / room[:16]), limit_s):
                 for name, path in files_by_name.items():
                     self._place(path, f"{folder}/{name}", digests[name].removeprefix("sha256:"))
         except device_lock.BusyError as error:
-            raise TargetError(
-                f"{self.where}: another run sends it the same files for over {FILE_LIMIT_S:g} s; "
+            raise NotReachedError(
+                f"{self.where}: another run sends it the same files for over {limit_s:.0f} s; "
                 "end that one, and try again"
             ) from error
         return folder
 
     def _place(self, path: Path, there: str, sha256: str) -> None:
-        for _ in range(NUM_TRIES - 1):
-            with suppress(BrokenLineError):  # the next one goes on where this one stopped
-                self._send(path, there, sha256)
+        has = self._size(there, sha256)  # a device that is not reached at all is not tried again
+        for num_tries in range(1, self.num_tries + 1):
+            try:
+                if num_tries > 1:  # goes on where the one before stopped
+                    has = self._size(there, sha256)
+                if has is not None:
+                    self._send(path, there, sha256, has)
                 return
-        self._send(path, there, sha256)
+            except BrokenLineError:  # noqa: PERF203 - three times at most
+                if num_tries == self.num_tries:
+                    raise
 
-    def _send(self, path: Path, there: str, sha256: str) -> None:
-        """Send what is missing of a file; raises `BrokenLineError` when the line breaks."""
-        size, has = path.stat().st_size, self._size(there, sha256)
-        if has is None:
-            return
+    def _send(self, path: Path, there: str, sha256: str, has: int) -> None:
+        """Send a file but its first bytes; raises `BrokenLineError` when the line breaks."""
+        size = path.stat().st_size
         if has > size:  # left by another file of that name
             self.sh(f"rm -f {_quoted(there)}.part")
             has = 0
@@ -104,8 +127,7 @@ class Shell(ABC):
             self.sh(f"rm -f {_quoted(there)}.part")
             raise TargetError(
                 f"{self.where}: {path.name} ({size} bytes) cannot be written to {self.folder}: "
-                f"{last_line(done.stderr)}; free some space there, or set another folder in the "
-                "target's connection; nothing was measured"
+                f"{last_line(done.stderr)}; {ROOM}"
             )
         name = _quoted(there)
         if self._run(f"{_has(sha256, f'{name}.part')} && mv {name}.part {name}").returncode != 0:
@@ -203,7 +225,7 @@ class Shell(ABC):
         """
         done = self._run(script, limit_s)
         if done.returncode != 0:
-            raise TargetError(f"{self.where}: {last_line(done.stderr)} (in {self.folder})")
+            raise TargetError(f"{self.where}: {last_line(done.stderr)} (in {self.folder}); {ROOM}")
         return done.stdout
 
     def _run(
@@ -214,7 +236,7 @@ class Shell(ABC):
         stdin: IO[bytes] | None = None,
         stdout: IO[bytes] | None = None,
     ) -> "CompletedProcess[str]":
-        line = self.line(script)
+        line, left_s = self.line(script), self.left_s
         # a file: older ssh's shared connection would hold a pipe open until it goes
         with tempfile.TemporaryFile("w+", errors="replace") as noise, _client(line):
             try:
@@ -225,13 +247,13 @@ class Shell(ABC):
                     stderr=noise,
                     text=True,
                     errors="replace",
-                    timeout=limit_s,
+                    timeout=min(limit_s, left_s),
                     check=False,
                 )
             except TimeoutExpired as error:
+                late = f"for {limit_s:g} s" if limit_s <= left_s else f"within {self._limit_s:g} s"
                 raise BrokenLineError(
-                    f"{self.where} does not answer for {limit_s:g} s; nothing was recorded, try "
-                    "again"
+                    f"{self.where} does not answer {late}; nothing was recorded, try again"
                 ) from error
             noise.seek(0)
             done.stderr = noise.read()
@@ -247,7 +269,7 @@ def _client(line: list[str]) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise TargetError(
+        raise NotReachedError(
             f"{line[0]} is not installed on this computer; install it, the target's connection "
             "needs it"
         ) from error
@@ -256,10 +278,15 @@ def _client(line: list[str]) -> Iterator[None]:
 @functools.cache
 def private_folder() -> Path:
     """Return a folder of this user's own for sockets and locks, the same for all of his runs."""
-    folder = Path(tempfile.gettempdir()) / f"slipway-{os.getuid()}"
+    name = f"slipway-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / name
+    if len(str(folder)) > MAX_FOLDER_LENGTH:
+        folder = Path("/tmp") / name  # noqa: S108 - whose it is, is looked at below
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
-        return Path(tempfile.mkdtemp(prefix="slipway-"))  # somebody else's: no shared one
+        return Path(
+            tempfile.mkdtemp(prefix="slipway-", dir=folder.parent)
+        )  # somebody else's: no shared one
     return folder
 
 

@@ -1,5 +1,6 @@
 """A board by OpenSSH's own client: its configuration, agent and known hosts are the user's."""
 
+import re
 from pathlib import Path
 
 from pipeline import params
@@ -8,6 +9,12 @@ from pipeline.transports.shell import Shell, private_folder
 
 LOST = 255  # ssh's own exit code: no connection, or it broke
 CONNECT_LIMIT_S = 10
+# How ssh's own lines begin; all others are the remote program's.
+OWN = re.compile(
+    r"ssh: |Host key verification failed\.|no such identity: |Warning: Identity file |"
+    r"\S+: Permission denied \(|Connection (to|closed|reset|timed out)\b|client_loop: |"
+    r"kex_exchange_identification: |Timeout, server |Received disconnect from |Bad owner or "
+)
 # Of what ssh says, what a user can do about it; the first that fits.
 REMEDIES = (
     (
@@ -48,7 +55,7 @@ class Ssh(Shell):
             "ServerAliveCountMax": "3",
             "ControlMaster": "auto",
             "ControlPersist": "20",
-            "ControlPath": f"{private_folder()}/%C",  # 104 characters at most
+            "ControlPath": _quoted(private_folder(), "/%C"),
             "LogLevel": "ERROR",
         }
         if given.identity:
@@ -65,14 +72,16 @@ class Ssh(Shell):
         """Say why ssh gave up."""
         if returncode != LOST:
             return None
-        known = next((remedy for said, remedy in REMEDIES if said in noise), None)
+        own = [line for line in noise.splitlines() if OWN.match(line)]
+        line = own[-1] if own else ""
+        known = next((remedy for said, remedy in REMEDIES if said in line), None)
         if known is not None:
             return known
         lost = "the connection was lost"
-        return f"{lost} ({last_line(noise)})" if noise.strip() else lost
+        return f"{lost} ({last_line(line or noise)})" if noise.strip() else lost
 
 
-def _quoted(path: str) -> str:
-    """Write a path as ssh's configuration takes it, with the home's sign resolved."""
+def _quoted(path: str | Path, name: str = "") -> str:
+    """Write a path as ssh's configuration takes it, the home's sign resolved; ``name`` is ssh's."""
     absolute = str(Path(path).expanduser().absolute())
-    return '"' + absolute.replace("%", "%%") + '"'
+    return '"' + absolute.replace("%", "%%") + name + '"'

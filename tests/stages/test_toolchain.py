@@ -45,6 +45,26 @@ def test_modelled_energy_hangs_on_the_catalogues_power(tmp_path, name):
     assert more == ({"max_power_w"} if name == "jetson-agx-orin-64gb" else set())
 
 
+def test_what_is_taken_as_it_was_is_said(tmp_path, monkeypatch, capsys):
+    reply = {"protocol": 1, "runner": "mine", "device": device.describe(), "runtimes": {}}
+    ssh = tmp_path / "ssh"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    p = params.load(ROOT / "params.yaml")
+    name, target = next(iter(p.targets.items()))
+    board = msgspec.structs.replace(target, connection=params.Ssh(host="board", runner="r"))
+    p = msgspec.structs.replace(p, targets={name: board})
+    for script in (f"echo '{json.dumps(reply)}'", "exit 255"):
+        ssh.write_text(f"#!/bin/sh\n{script}\n")
+        ssh.chmod(0o755)
+        capsys.readouterr()
+        out = tmp_path / str(len(script))
+        stage.run(out, p, tmp_path, tmp_path / "known")
+        assert json.loads((out / name / "device.json").read_bytes())["runner"] == "mine"
+    said = capsys.readouterr()
+    assert f"{name}: board: the connection was lost" in said.out + said.err
+    assert "taken as it was the last time" in " ".join((said.out + said.err).split())
+
+
 def test_it_writes_the_same_bytes_again(tmp_path):
     p = params.load(ROOT / "params.yaml")
     for name in ("first", "second"):

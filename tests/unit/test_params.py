@@ -353,6 +353,16 @@ def test_a_connection_makes_it_a_board(tmp_path):
     assert params.parse(path)[1] == []
 
 
+@pytest.mark.parametrize("key", ["python", "runner", "folder"])
+@pytest.mark.parametrize("kind", ["ssh, host: pi", "adb, serial: x"])
+def test_a_path_on_a_device_has_no_sign_of_the_home(tmp_path, key, kind):
+    settings = f"    connection: {{transport: {kind}, {key}: ~/mine}}\n"
+    path = emulated(tmp_path, "", "objective: size", settings)
+    (line,) = params.parse(path)[1]
+    assert f"connection.{key}: no shell there sees its ~; start at /, or leave ~/ out" in line
+    assert "got ~/mine" in line
+
+
 SSH = {"transport": "ssh", "host": "board"}
 COMPILED = {
     "an estimate's energy is not metered": (

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline import params
 from pipeline.errors import TargetError
+from pipeline.transports import ssh
 from pipeline.transports.adb import Adb
 from pipeline.transports.ssh import Ssh
 
@@ -20,6 +21,10 @@ SSH_WORDS = {
     "no such identity: /k: No such file or directory": "connection.identity names no file",
     "client_loop: send disconnect: Broken pipe": "was lost .client_loop: send disconnect",
     "": "^the connection was lost$",
+    "open /x: Permission denied\nConnection to board closed by remote host.": "lost .Connection to",
+    "open /x: Permission denied\r\n": "^the connection was lost .open /x: Permission denied.$",
+    "cannot load: No such file or directory": "^the connection was lost",
+    "ssh: connect to host board port 22: No route\npi@board: Permission denied (key).": "no key",
 }
 ADB_WORDS = {
     "adb: device '127.0.0.1:5555' not found": "adb devices",
@@ -60,6 +65,12 @@ class TestSsh:
         assert found["IdentityFile"] == '"/home/me/a key"'
         assert found["IdentitiesOnly"] == "yes"
         assert found["UserKnownHostsFile"] == '"/etc/100%%"'
+
+    def test_the_path_of_its_socket_is_one_word(self, tmp_path, monkeypatch):
+        folder = tmp_path / "100% own"
+        monkeypatch.setattr(ssh, "private_folder", lambda: folder)
+        stated = options(Ssh(BOARD).line("true"))["ControlPath"]
+        assert stated == f'"{tmp_path}/100%% own/%C"'
 
     def test_where_names_it(self):
         assert Ssh(BOARD).where == "pi@board"

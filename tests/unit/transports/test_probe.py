@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from pipeline.errors import TargetError
 from pipeline.runtimes import machine
 from pipeline.targets import device
 from pipeline.transports import probe
+from pipeline.transports.base import NotReachedError
 
 REFUSED = "ssh: connect to host board port 22: Connection refused"
 DEVICE = {
@@ -89,11 +91,11 @@ class TestAsk:
         with pytest.raises(TargetError, match=r"does not describe itself within 0.3 s"):
             probe.ask(cfg)
 
-    def test_a_board_that_does_not_answer_is_asked_for_a_second(self, client, connection, home):
+    def test_who_measures_waits_for_a_connection(self, client, connection, home):
         client("ssh", f'echo "$@" > {str(home)!r}/asked; echo {REFUSED!r} >&2; exit 255')
-        with pytest.raises(TargetError, match=r"^board: nothing listens on its port"):
+        with pytest.raises(NotReachedError, match=r"^board: nothing listens on its port"):
             probe.ask(connection)
-        assert "ConnectTimeout=1 " in (home / "asked").read_text()
+        assert "ConnectTimeout=10 " in (home / "asked").read_text()
 
 
 class TestRemembered:
@@ -123,8 +125,60 @@ class TestRemembered:
         cfg = says(json.dumps(REPLY))
         before = probe.remembered(target(cfg), known)
         go_away()
-        assert probe.remembered(target(cfg), known) == before
-        assert before.unreachable is None
+        found = probe.remembered(target(cfg), known)
+        assert msgspec.structs.replace(found, note=None) == before
+        assert found.note.startswith("board: nothing listens on its port")
+        assert found.note.endswith("; taken as it was the last time")
+        assert (before.unreachable, before.note) == (None, None)
+
+    def test_one_whose_runner_breaks_off_with_its_line_is_what_it_was(self, says, client, known):
+        cfg = says(json.dumps(REPLY))
+        before = probe.remembered(target(cfg), known)
+        client("ssh", "sleep 0.1; exit 255")
+        assert probe.remembered(target(cfg), known).device == before.device
+
+    @pytest.mark.parametrize(
+        ("text", "returncode", "words"),
+        [
+            (json.dumps({**REPLY, "protocol": 2}), 0, "speaks protocol 2"),
+            ('{"protocol": 1, "error": "no /proc here"}', 1, "no /proc here"),
+            ("", 127, "does not run there"),
+        ],
+    )
+    def test_what_a_reached_one_says_wrong_is_not_hidden_by_what_it_was(
+        self, says, known, text, returncode, words
+    ):
+        probe.remembered(target(says(json.dumps(REPLY))), known)
+        found = probe.remembered(target(says(text, returncode)), known)
+        assert found.device == {"unreachable": True}
+        assert words in found.unreachable
+
+    def test_it_is_asked_once_and_for_a_second(self, connection, client, known, home):
+        client("ssh", f'echo "$@" >> {str(home)!r}/asked; echo {REFUSED!r} >&2; exit 255')
+        probe.remembered(target(connection), known)
+        (asked,) = (home / "asked").read_text().splitlines()
+        assert "ConnectTimeout=1 " in asked
+
+    def test_one_that_takes_too_long_in_all_is_given_up(self, says, home, known, monkeypatch):
+        cfg = says(json.dumps(REPLY))
+        before = probe.remembered(target(cfg), known)
+        (home / "runner").write_text("#!/bin/sh\nexec sleep 60\n")
+        monkeypatch.setattr(probe, "QUICK_LIMIT_S", 0.5)
+        start = time.monotonic()
+        found = probe.remembered(target(cfg), known)
+        assert time.monotonic() - start < 15
+        assert found.device == before.device
+        assert "does not describe itself within 0.5 s" in found.note
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"{", b"\xff", b"[]", b'{"asked": 1}', b'{"asked": "x", "probe": 5}']
+    )
+    def test_a_damaged_memory_is_none(self, says, go_away, known, content):
+        cfg = says(json.dumps(REPLY))
+        probe.remembered(target(cfg), known)
+        known.write_bytes(content)
+        go_away()
+        assert probe.remembered(target(cfg), known).unreachable is not None
 
     def test_one_that_changed_is_what_it_is(self, says, known):
         probe.remembered(target(says(json.dumps(REPLY))), known)
@@ -150,3 +204,22 @@ def test_an_emulated_machine_is_the_same_on_every_host():
     assert (found["arch"], found["num_cores"]) == ("aarch64", 1)
     emulator = "qemu-aarch64-static"
     assert ("(absent)" in found["cpu_model"]) == (shutil.which(emulator) is None)
+
+
+@pytest.mark.parametrize("script", ["exit 3", "echo nothing"])
+def test_an_emulator_that_tells_no_version_is_still_described(tmp_path, monkeypatch, script):
+    program = tmp_path / "qemu-aarch64-static"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    profile = params.Profile(environment="emulated-aarch64")
+    found = probe.of(msgspec.structs.replace(LOCAL, profile=profile)).device
+    assert found["cpu_model"] == "emulated by qemu-aarch64-static (unknown)"
+
+
+def test_an_emulator_that_does_not_start_is_still_described(tmp_path, monkeypatch):
+    program = tmp_path / "qemu-aarch64-static"
+    program.write_bytes(b"\x7fELF nothing")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))  # the search goes on to another that starts
+    assert device.emulated("emulated-aarch64")["cpu_model"].endswith("(unknown)")

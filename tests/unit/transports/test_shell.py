@@ -4,14 +4,18 @@ import os
 import random
 import re
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import TargetError
-from pipeline.transports.shell import NUM_TRIES, BrokenLineError
+from pipeline.transports import ssh
+from pipeline.transports.base import NotReachedError
+from pipeline.transports.shell import MAX_FOLDER_LENGTH, NUM_TRIES, BrokenLineError
 
+CAT = "cat >> "
 CONTENT = random.Random(0).randbytes(300_000)
 
 
@@ -74,6 +78,47 @@ class TestPlace:
         assert model_again.read_bytes() == CONTENT
         assert not part.exists()
 
+    def test_a_device_that_is_not_reached_is_not_tried_again(self, board, model):
+        board.before = "exit 255;"
+        with pytest.raises(BrokenLineError, match=r"^board: the line broke"):
+            place(board, model)
+        assert len(board.scripts) == 1
+
+    def test_a_line_that_broke_is_tried_again_even_if_the_device_is_away_then(self, board, model):
+        there = board.line
+
+        def away_once(script):
+            line = there(script)
+            return line if len(board.scripts) != 3 else ["sh", "-c", "exit 255"]
+
+        board.line, board.breaks = away_once, [100_000]
+        assert place(board, model).read_bytes() == CONTENT
+
+    def test_in_a_hurry_a_slow_transfer_ends_in_time_and_goes_on_the_next_time(
+        self, make_board, model
+    ):
+        board = make_board()
+        there = board.line
+        slow = "head -c 100000 >> {}; exec sleep 60"
+        board.line = lambda script: there(
+            slow.format(script.removeprefix(CAT)) if script.startswith(CAT) else script
+        )
+        board.hurry(2)
+        start = time.monotonic()
+        with pytest.raises(NotReachedError, match=r"^board does not answer within 2 s; nothing"):
+            place(board, model)
+        assert time.monotonic() - start < 30
+        (part,) = board.home.glob("**/*.part")
+        assert part.read_bytes() == CONTENT[:100_000]
+        again = make_board()
+        assert place(again, model).read_bytes() == CONTENT
+
+    def test_in_a_hurry_nothing_is_tried_twice(self, board, model):
+        board.hurry(60)
+        board.breaks = [50_000]
+        with pytest.raises(BrokenLineError):
+            place(board, model)
+
     @pytest.mark.parametrize(
         "spoiled",
         [b"\0" * 1000, b"\0" * len(CONTENT), CONTENT + b"more"],
@@ -118,7 +163,7 @@ class TestPlace:
 
     def test_a_folder_that_cannot_be_made_is_one_line(self, board, model):
         (board.home / ".cache").write_text("a file")
-        with pytest.raises(TargetError, match=r"^board: .*mkdir.*\(in .cache/slipway\)$"):
+        with pytest.raises(TargetError, match=r"^board: .*mkdir.*\(in .cache/slipway\); free "):
             place(board, model)
 
     def test_what_the_shell_prints_by_itself_is_no_size(self, board, model):
@@ -201,6 +246,15 @@ class TestFetch:
         with pytest.raises(TargetError, match=r"file arrived with other bytes .*\.bashrc"):
             board.fetch("file", tmp_path / "here")
         assert not (tmp_path / "here").exists()
+
+
+def test_a_private_folder_is_short_enough_for_a_socket(tmp_path, monkeypatch):
+    deep = tmp_path / ("deep" * 20)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    found = ssh.private_folder.__wrapped__()
+    assert len(str(found)) <= MAX_FOLDER_LENGTH
+    assert found.stat().st_mode & 0o077 == 0
 
 
 def run(board, command="describe"):
