@@ -5,25 +5,34 @@ the runtime refuses the model is permanent and a `ModelRefusedError`.
 """
 
 import json
+import math
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import IO, Any
 
+import numpy as np
+
 from pipeline import manifest, params
 from pipeline.errors import TargetError
-from pipeline.runtimes import runner
+from pipeline.runtimes import mapped, runner, scenarios
 from pipeline.transports import base, choose, replies
 from pipeline.transports.base import Process, Transport
 
-# A worker takes seconds; what takes this long hangs, or starves.
+# A worker starts and loads in seconds; what takes this long hangs, or starves. On top comes what it
+# is asked for (`_time_limit_s`): RUN_LIMIT_S for each run, stated times TIMES_LIMIT_RATIO times.
 TIME_LIMIT_S = 300.0
 EMULATED_TIME_LIMIT_S = 3600.0  # outputs alone are asked of it, some hundred times slower
+RUN_LIMIT_S = 1.0
+TIMES_LIMIT_RATIO = 3
+NS_PER_S = 1e9
 OUTPUTS = "outputs.npz"  # in a worker's scratch folder
 
 
@@ -65,7 +74,8 @@ class Worker:
     """A started runner: it imports its runtime, and uses no processor from there until `result`.
 
     ``folder`` is where its model lies there, ``outputs`` where its outputs will, for
-    `Transport.fetch`; ``said`` is what it printed up to being ready.
+    `Transport.fetch`; ``asked`` is what the request holds beside what every one does; ``said`` is
+    what it printed up to being ready.
     """
 
     process: Process
@@ -76,6 +86,7 @@ class Worker:
     time_limit_s: float
     folder: str
     outputs: str
+    asked: Mapping[str, Any]
     said: bytearray = field(default_factory=bytearray)
 
     def wait(self) -> None:
@@ -84,8 +95,9 @@ class Worker:
         Raises:
             TargetError: it takes too long; nothing was measured.
         """
-        if not base.read_until_ready(self.process, self.said, self.time_limit_s):
-            raise self._too_long()
+        limit_s = min(self.time_limit_s, _start_limit_s(self.job.target))
+        if not base.read_until_ready(self.process, self.said, limit_s):
+            raise self._too_long(limit_s)
 
     def result(self, on_mark: Callable[[str], None] | None = None) -> Any:
         """Let it do what it was asked for, and return what that gives.
@@ -103,7 +115,7 @@ class Worker:
         try:
             rest, _ = self.process.communicate("go\n", timeout=self.time_limit_s)
         except TimeoutExpired as error:
-            raise self._too_long() from error
+            raise self._too_long(self.time_limit_s) from error
         return _reply(self, self.said.decode(errors="replace") + rest)
 
     def _follow(self, on_mark: Callable[[str], None]) -> str:
@@ -132,13 +144,14 @@ class Worker:
         finally:
             timer.cancel()
         if late.is_set():
-            raise self._too_long()
+            raise self._too_long(self.time_limit_s)
         return "".join(lines)
 
-    def _too_long(self) -> TargetError:
+    def _too_long(self, limit_s: float) -> TargetError:
         return TargetError(
-            f"{self.where}: the worker took longer than {self.time_limit_s:g} s and was killed; "
-            "close other programs and run dvc repro again"
+            f"{self.where}: the worker took longer than {limit_s:g} s and was killed; close other "
+            "programs, or ask for less (a smaller model, fewer samples, a quicker preset), and run "
+            "dvc repro again"
         )
 
     @property
@@ -162,11 +175,46 @@ def call(
 
 
 def outputs(job: Job, here: Path, *, time_limit_s: float | None = None) -> Any:
-    """Run every input through the artifact; its float outputs come to the npz file ``here``."""
+    """Run every input through the artifact; its float outputs come to the npz file ``here``.
+
+    Returns:
+        The reply; the file holds as many rows of ``outputs`` as there are inputs.
+
+    Raises:
+        TargetError: as `started` and `Worker.result`; or the file holds something else.
+    """
     with started(job, "outputs", time_limit_s=time_limit_s) as worker:
         reply = worker.result()
         worker.transport.fetch(worker.outputs, here)
+    found, asked = _num_rows(here), _num_inputs(job)
+    if not found == reply["num_samples"] == asked:
+        what = "no array" if found is None else f"{found} rows"
+        raise TargetError(
+            f"{worker.where}: {worker.transport.where}: the runner wrote {what} of outputs and "
+            f"told of {reply['num_samples']} samples where {asked} were asked for; "
+            f"{base.PROTOCOL_PAGE} says how, and `slipway runner check` finds what differs"
+        )
     return reply
+
+
+def _num_rows(path: Path) -> int | None:
+    """Count the rows of outputs in a file that another program may have written; None: it has none.
+
+    It may be compressed, or anything.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return len(np.asarray(arrays["outputs"]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _num_inputs(job: Job) -> int:
+    """Count the raw samples."""
+    try:
+        return len(mapped.arrays(str(job.inputs)).get("inputs", ()))
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise TargetError(f"{job.inputs.name} cannot be read: {error}; make it again") from error
 
 
 @contextmanager
@@ -178,7 +226,7 @@ def started(
     Args:
         job: what to run, where.
         what: ``latency`` or ``outputs``, as in `pipeline.runtimes.runner`.
-        time_limit_s: for the start, and again for the work.
+        time_limit_s: for the start, and again for the work; None goes by what is asked for.
         request: further settings of what is asked for.
 
     Raises:
@@ -206,9 +254,10 @@ def started(
         )
         # standard error is a file: a pipe would fill up while nobody reads
         with transport.start("run", noise) as process:
-            limit_s = time_limit_s or _time_limit_s(job.target)
+            limit_s = time_limit_s or _time_limit_s(job, what, request)
+            outputs_there = f"{scratch}/{OUTPUTS}"
             worker = Worker(
-                process, noise, job, what, transport, limit_s, there, f"{scratch}/{OUTPUTS}"
+                process, noise, job, what, transport, limit_s, there, outputs_there, request
             )
             try:
                 _ask(process, line)
@@ -224,8 +273,25 @@ def _ask(process: Process, line: str) -> None:
         os.write(process.stdin.fileno(), f"{line}\n".encode())
 
 
-def _time_limit_s(target: params.Target) -> float:
+def _start_limit_s(target: params.Target) -> float:
     return EMULATED_TIME_LIMIT_S if target.evidence == "emulated" else TIME_LIMIT_S
+
+
+def _time_limit_s(job: Job, what: str, request: Mapping[str, Any]) -> float:
+    """Return how long the work may take: more, the more is asked for."""
+    limit_s = _start_limit_s(job.target)
+    if what == "outputs":
+        limit_s += _num_inputs(job) * RUN_LIMIT_S
+    elif what == "latency":
+        plan = request["plan"]
+        times_s = (plan["warmup_ns"] + plan["timed_ns"]) / NS_PER_S
+        limit_s += TIMES_LIMIT_RATIO * times_s + plan["min_samples"] * RUN_LIMIT_S
+    elif what == "scenario":
+        load = request["load"]
+        timed_ns = max(scenarios.LIMIT_NS, scenarios.LIMIT_RATIO * load["timed_ns"])
+        limit_s += TIMES_LIMIT_RATIO * load["warmup_ns"] / NS_PER_S
+        limit_s += scenarios.OVERRUN_RATIO * timed_ns / NS_PER_S
+    return math.ceil(limit_s)
 
 
 def _reply(worker: Worker, said: str) -> dict[str, Any]:
@@ -240,7 +306,20 @@ def _reply(worker: Worker, said: str) -> dict[str, Any]:
     else:
         replies.check(reply, f"run {worker.what}", f"{worker.where}: {worker.transport.where}")
     assert reply is not None
+    if worker.what == "latency":
+        _check_samples(worker, reply)
     return reply
+
+
+def _check_samples(worker: Worker, reply: dict[str, Any]) -> None:
+    """Refuse fewer samples than were asked for: a percentile would rest on too few."""
+    found, asked = len(reply["samples_ns"]), worker.asked["plan"]["min_samples"]
+    if found < asked:
+        raise TargetError(
+            f"{worker.where}: {worker.transport.where}: the runner took {found} samples where "
+            f"min_samples is {asked}; {base.PROTOCOL_PAGE} says how, and `slipway runner check` "
+            "finds what differs"
+        )
 
 
 def _failure(

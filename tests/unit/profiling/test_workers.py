@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,55 @@ def test_a_worker_that_hangs_is_killed(foreign_job):
     with pytest.raises(TargetError, match=r"longer than 0.3 s and was killed; .*dvc repro again"):
         workers.call(foreign_job("exec sleep 60"), "outputs", time_limit_s=0.3)
     assert time.monotonic() - start < 10
+
+
+LIMITS = {
+    "outputs go by their number": (3, "outputs", {}, 303),
+    "of many": (10_000, "outputs", {}, 10_300),
+    "latency goes by its plan": (
+        3,
+        "latency",
+        {"plan": {"warmup_ns": 5 * 10**9, "timed_ns": 10 * 10**9, "min_samples": 133}},
+        300 + 45 + 133,
+    ),
+    "a load goes by its own limit": (
+        3,
+        "scenario",
+        {"load": {"warmup_ns": 10**9, "timed_ns": 10**9}},
+        300 + 3 + 2 * 60,
+    ),
+    "a long load too": (
+        3,
+        "scenario",
+        {"load": {"warmup_ns": 0, "timed_ns": 600 * 10**9}},
+        300 + 2 * 1800,
+    ),
+    "layers": (3, "layers", {"num_runs": 10}, 300),
+}
+
+
+@pytest.mark.parametrize(("num", "what", "asked", "limit_s"), LIMITS.values(), ids=LIMITS)
+def test_more_work_has_more_time(make_inputs, foreign_job, num, what, asked, limit_s):
+    job = replace(foreign_job("sleep 60"), inputs=make_inputs(np.ones((num, 1), np.float32)))
+    with workers.started(job, what, **asked) as worker:
+        assert worker.time_limit_s == limit_s
+
+
+def test_a_start_has_no_more_time_however_much_work_there_is(foreign_job, monkeypatch):
+    monkeypatch.setattr(workers, "TIME_LIMIT_S", 0.3)
+    job = foreign_job("exec sleep 60")
+    with (
+        pytest.raises(TargetError, match=r"longer than 0.3 s .*; close other programs, or ask for"),
+        workers.started(job, "outputs") as worker,
+    ):
+        worker.wait()
+
+
+def test_inputs_that_cannot_be_read_are_one_line(foreign_job, tmp_path):
+    (tmp_path / "inputs.npz").write_bytes(b"no zip")
+    job = replace(foreign_job("sleep 60"), inputs=tmp_path / "inputs.npz")
+    with pytest.raises(TargetError, match=r"^inputs.npz cannot be read: .*; make it again"):
+        workers.call(job, "outputs")
 
 
 def test_an_environment_without_our_wheel_names_the_remedy(foreign_job):

@@ -76,7 +76,7 @@ def test_a_refusal_names_the_file_and_no_path_of_the_board(make_artifact, inputs
 
 
 REPLY = {
-    "protocol": 1, "load_ns": 5, "first_ns": 5, "samples_ns": [9], "runs_per_sample": 1,
+    "protocol": 1, "load_ns": 5, "first_ns": 5, "samples_ns": [9] * 4, "runs_per_sample": 1,
     "num_warmup": 0, "steady": False, "loop_overhead_ns": 0.0, "facts": {"version": "1"},
     "input_digest": "sha256:" + "0" * 64, "host_before": {}, "host_after": {},
     "others_ratio": None,
@@ -98,6 +98,10 @@ FAILURES = {
     "another protocol": (f"{WAIT}; echo '{json.dumps({**REPLY, 'protocol': 2})}'", "protocol 2"),
     "nothing": (WAIT, "the runner's reply to run latency is not as docs/runner-protocol.md says"),
     "a code without a reply": (f"{WAIT}; exit 3", r"./runner does not run there \(3\): no message"),
+    "fewer samples than were asked for": (
+        f"{WAIT}; echo '{json.dumps({**REPLY, 'samples_ns': [9] * 3})}'",
+        "board: the runner took 3 samples where min_samples is 4; docs/runner-protocol.md says how",
+    ),
     "killed": (f"{WAIT}; kill -9 $$", "board: the runner was killed by SIGKILL; free memory there"),
     "a failure": (
         f'{WAIT}; echo \'{{"protocol": 1, "error": "full"}}\'; exit 1',
@@ -129,3 +133,51 @@ def test_a_worker_that_is_given_up_ends_there_as_well(artifact, inputs, on_board
         )
     lock = ["flock", "--timeout", "30", str(home / ".cache/slipway/lock"), "true"]
     assert subprocess.run(lock, check=False).returncode == 0
+
+
+OUTPUTS = {"protocol": 1, "num_samples": 100, "peak_memory_bytes": None, "facts": {"version": "1"},
+           "tensors": []}  # fmt: skip
+
+
+def write_array(path):
+    with path.open("wb") as file:
+        np.save(file, np.ones((100, 3)))
+
+
+FILES = {
+    "no zip": (lambda path: path.write_bytes(b"outputs"), 100, "no array"),
+    "an empty file": (lambda path: path.write_bytes(b""), 100, "no array"),
+    "an array of another name": (lambda path: np.savez(path, y=np.ones((100, 3))), 100, "no array"),
+    "an array without a zip": (write_array, 100, "no array"),
+    "objects": (lambda path: np.savez(path, outputs=np.array([{}] * 100)), 100, "no array"),
+    "a number": (lambda path: np.savez(path, outputs=1.0), 100, "no array"),
+    "too few rows": (lambda path: np.savez(path, outputs=np.ones((99, 3))), 100, "99 rows"),
+    "too few, and told so": (lambda path: np.savez(path, outputs=np.ones((99, 3))), 99, "99 rows"),
+    "told otherwise": (lambda path: np.savez(path, outputs=np.ones((100, 3))), 7, "100 rows"),
+}
+
+
+def writes(by_runner, path, told):
+    """Make a runner whose outputs are that file."""
+    reply = json.dumps({**OUTPUTS, "num_samples": told})
+    return by_runner(
+        "read request; echo '{\"ready\": true}'; read go\n"
+        f'there=${{request#*\\"outputs\\": \\"}}; cp {str(path)!r} "${{there%%\\"*}}"\n'
+        f"echo '{reply}'"
+    )
+
+
+@pytest.mark.parametrize(("write", "told", "words"), FILES.values(), ids=FILES)
+def test_outputs_that_are_none_are_one_line(
+    artifact, inputs, by_runner, tmp_path, write, told, words
+):
+    write(tmp_path / "theirs.npz")
+    target = writes(by_runner, tmp_path / "theirs.npz", told)
+    with pytest.raises(TargetError, match=f"board: the runner wrote {words} of outputs and told "):
+        measure.outputs(artifact, inputs, target)
+
+
+def test_compressed_outputs_of_another_runner_are_taken(artifact, inputs, by_runner, tmp_path):
+    np.savez_compressed(tmp_path / "theirs.npz", outputs=np.ones((100, 3), np.float32))
+    target = writes(by_runner, tmp_path / "theirs.npz", 100)
+    assert measure.outputs(artifact, inputs, target).sum() == 300
