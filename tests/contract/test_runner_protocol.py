@@ -174,7 +174,8 @@ RUNNERS = {
         "other.wait = lambda request: request.get('wait') and other.say('{\"ready\": true}')":
             {"wait", "end of input"},
         "other.WHATS['scenario'] = lambda request, samples: {'latencies_ns': [5], "
-        "'num_queries': 9, 'num_samples': 36, 'duration_ns': 9, 'flags': [], 'facts': {'version': '1'}}":
+        "'num_queries': 9, 'num_samples': 36, 'duration_ns': 9, 'flags': [], "
+        "'facts': {'version': '1'}}":
             {"load of queries"},
         "other.WHATS['layers'] = lambda request, samples: {'layers': [{'name': 'a'}]}": {"layers"},
     },
