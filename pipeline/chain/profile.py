@@ -53,7 +53,7 @@ def run(
         target,
         validation,
         split,
-        device=_same_machine(device, cfg),
+        device=_same_machine(device, cfg, environments),
         preset=preset,
         environments=environments,
     )
@@ -80,10 +80,10 @@ def run(
     _say(target, [found.measurement for found in measured])
 
 
-def _same_machine(path: Path, target: params.Target) -> dict[str, Any]:
+def _same_machine(path: Path, target: params.Target, environments: Path | None) -> dict[str, Any]:
     """Return the recorded description of the target's device, which must be what it still is."""
     recorded: dict[str, Any] = json.loads(path.read_bytes())
-    if recorded.get("fingerprint") != probe.of(target).device["fingerprint"]:
+    if recorded.get("fingerprint") != probe.of(target, environments).device["fingerprint"]:
         raise TargetError(
             f"{path} describes another machine ({recorded.get('cpu_model', 'unreachable')}); "
             "run dvc repro, which describes this one first"

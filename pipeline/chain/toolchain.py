@@ -26,7 +26,7 @@ def run(out: Path, p: params.Params, environments: Path, known: Path) -> None:
     files.write_atomic(out / "slipway.json", files.encode_json(tools.own_version()))
     machine = device.describe()
     machine["fingerprint"] = device.fingerprint(machine)
-    probes = _ask(p, known)
+    probes = _ask(p, known, environments)
     for name, target in p.targets.items():
         folder = out / name
         folder.mkdir(parents=True)
@@ -57,7 +57,7 @@ def _power(target: params.Target) -> dict[str, float]:
     return {}
 
 
-def _ask(p: params.Params, known: Path) -> "dict[str, Probe]":
+def _ask(p: params.Params, known: Path, environments: Path) -> "dict[str, Probe]":
     """Describe the devices that are not this machine, all at once."""
     elsewhere = {
         name: target
@@ -70,7 +70,7 @@ def _ask(p: params.Params, known: Path) -> "dict[str, Probe]":
 
     with ThreadPoolExecutor(len(elsewhere)) as pool:
         asked = {
-            name: pool.submit(probe.remembered, target, known / f"{name}.json")
+            name: pool.submit(probe.remembered, target, known / f"{name}.json", environments)
             for name, target in elsewhere.items()
         }
         found = {name: each.result() for name, each in asked.items()}

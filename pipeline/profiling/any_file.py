@@ -109,7 +109,7 @@ def profile(
 
         def one(place: Place) -> Profiled:
             try:
-                device = probe.of(place.target).device
+                device = probe.of(place.target, environments).device
                 bench = _bench(place, data, asked.preset, device, environments)
                 _check_energy(bench)
                 return _profile(candidates, bench, asked.loadgen, on_step)

@@ -1,13 +1,14 @@
 """Which machine measures: this one, or the one that an emulator plays; and its fingerprint."""
 
 import re
-import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from pipeline import files
 from pipeline.compatibility import Environment
 from pipeline.runtimes.machine import describe
+from pipeline.targets import tools
 
 __all__ = ["describe", "emulated", "fingerprint"]
 
@@ -22,20 +23,25 @@ def fingerprint(device: dict[str, Any]) -> str:
     return files.digest_bytes(files.encode_json(facts))
 
 
-def emulated(environment: Environment) -> dict[str, Any]:
-    """Describe the machine that an environment's emulator plays: the same on every host."""
+def emulated(environment: Environment, environments: Path | None = None) -> dict[str, Any]:
+    """Describe the machine that an environment's emulator plays: the same on every host.
+
+    The emulator is the environment's own copy, which its interpreter runs under, whatever is on
+    PATH; ``environments`` is the folder of all.
+    """
     arch, program = EMULATORS[environment]
+    own = (environments or tools.environments_path()) / environment / "bin" / program
     return {
         "accelerator": "none",
         "arch": arch,
-        "cpu_model": f"emulated by {program} {_version(program)}",
+        "cpu_model": f"emulated by {program} {_version(own)}",
         "isa_flags": [],
         "num_cores": 1,
     }
 
 
-def _version(program: str) -> str:
-    if shutil.which(program) is None:
+def _version(program: Path) -> str:
+    if not program.is_file():
         return "(absent)"
     try:
         said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)

@@ -38,8 +38,12 @@ class _Kept(msgspec.Struct, frozen=True):
     probe: Probe
 
 
-def of(target: params.Target) -> Probe:
+def of(target: params.Target, environments: Path | None = None) -> Probe:
     """Describe the device of a target: this machine, an emulated one, or the connected one.
+
+    Args:
+        target: with or without a connection.
+        environments: where foreign environments are, and so an emulator's.
 
     Raises:
         TargetError: the connected one does not answer, or not as a runner does.
@@ -47,7 +51,7 @@ def of(target: params.Target) -> Probe:
     if target.connection is not None:
         return ask(target.connection)
     if target.evidence == "emulated":
-        return _stamped(devices.emulated(target.profile.environment))
+        return _stamped(devices.emulated(target.profile.environment, environments))
     return _stamped(devices.describe())
 
 
@@ -98,7 +102,7 @@ def ask(
     return _stamped(device, reply["runtimes"])
 
 
-def remembered(target: params.Target, path: Path) -> Probe:
+def remembered(target: params.Target, path: Path, environments: Path | None = None) -> Probe:
     """Describe the device of a target; one that is not reached is what it was the last time.
 
     One that is reached and answers otherwise than a runner does is ``unreachable``: it may not be
@@ -107,9 +111,10 @@ def remembered(target: params.Target, path: Path) -> Probe:
     Args:
         target: with or without a connection.
         path: where a connected device's description is kept for that.
+        environments: where foreign environments are.
     """
     if target.connection is None:
-        return of(target)
+        return of(target, environments)
     asked = files.digest_bytes(files.encode_json(target.connection))
     try:
         found = ask(target.connection, QUICK_CONNECT_LIMIT_S, QUICK_LIMIT_S)

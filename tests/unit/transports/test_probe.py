@@ -1,7 +1,7 @@
 """What devices say of themselves, and what is remembered of it."""
 
 import json
-import shutil
+import os
 import time
 
 import msgspec
@@ -198,28 +198,37 @@ class TestRemembered:
         assert found.unreachable.startswith("adb is not installed on this computer")
 
 
-def test_an_emulated_machine_is_the_same_on_every_host():
-    profile = params.Profile(environment="emulated-aarch64")
-    found = probe.of(msgspec.structs.replace(LOCAL, profile=profile)).device
+QEMU = "#!/bin/sh\necho qemu-aarch64 version {} '(Debian 1:7.2+dfsg-7)'\n"
+
+
+def test_an_emulated_machine_is_that_of_the_environments_own_emulator(tmp_path, monkeypatch):
+    environment = "emulated-aarch64"
+    emulated = msgspec.structs.replace(LOCAL, profile=params.Profile(environment=environment))
+    for folder, version in (("on-path", "9.9"), (f"{environment}/bin", "7.2.22")):
+        program = tmp_path / folder / "qemu-aarch64-static"
+        program.parent.mkdir(parents=True)
+        program.write_text(QEMU.format(version))
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "on-path"), prepend=os.pathsep)
+    found = probe.of(emulated, tmp_path).device
     assert (found["arch"], found["num_cores"]) == ("aarch64", 1)
-    emulator = "qemu-aarch64-static"
-    assert ("(absent)" in found["cpu_model"]) == (shutil.which(emulator) is None)
+    assert found["cpu_model"] == "emulated by qemu-aarch64-static 7.2.22"
+    assert probe.remembered(emulated, tmp_path / "known", tmp_path).device == found
+    none = probe.of(emulated, tmp_path / "on-path").device
+    assert none["cpu_model"] == "emulated by qemu-aarch64-static (absent)"
+    monkeypatch.setenv("SLIPWAY_ENVIRONMENTS", str(tmp_path))
+    assert probe.of(emulated).device == found
 
 
-@pytest.mark.parametrize("script", ["exit 3", "echo nothing"])
-def test_an_emulator_that_tells_no_version_is_still_described(tmp_path, monkeypatch, script):
-    program = tmp_path / "qemu-aarch64-static"
-    program.write_text(f"#!/bin/sh\n{script}\n")
+@pytest.mark.parametrize(
+    "content",
+    [b"#!/bin/sh\nexit 3\n", b"#!/bin/sh\necho nothing\n", b"\x7fELF nothing"],
+    ids=["it fails", "it tells nothing", "it does not start"],
+)
+def test_an_emulator_that_tells_no_version_is_still_described(tmp_path, content):
+    program = tmp_path / "emulated-aarch64/bin/qemu-aarch64-static"
+    program.parent.mkdir(parents=True)
+    program.write_bytes(content)
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    profile = params.Profile(environment="emulated-aarch64")
-    found = probe.of(msgspec.structs.replace(LOCAL, profile=profile)).device
+    found = device.emulated("emulated-aarch64", tmp_path)
     assert found["cpu_model"] == "emulated by qemu-aarch64-static (unknown)"
-
-
-def test_an_emulator_that_does_not_start_is_still_described(tmp_path, monkeypatch):
-    program = tmp_path / "qemu-aarch64-static"
-    program.write_bytes(b"\x7fELF nothing")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))  # the search goes on to another that starts
-    assert device.emulated("emulated-aarch64")["cpu_model"].endswith("(unknown)")
