@@ -81,6 +81,10 @@ class Shell(ABC):
     def broken(self, returncode: int, noise: str) -> str | None:
         """Say why the device was not reached; None if it was, and the script itself failed."""
 
+    def heard(self, noise: str) -> str:
+        """Return what a script said on standard error, of all that came."""
+        return noise
+
     def place(self, files_by_name: Mapping[str, Path]) -> str:
         """Have these bytes there: what is there already is compared, not sent."""
         digests = {name: files.digest_file(path) for name, path in files_by_name.items()}
@@ -213,7 +217,8 @@ class Shell(ABC):
             return None
         program = self.runner or f"{self.python} with numpy"
         return (
-            f"{self.where}: {program} does not run there ({returncode}): {last_line(noise)}; "
+            f"{self.where}: {program} does not run there ({returncode}): "
+            f"{last_line(self.heard(noise))}; "
             "install it for this device, or correct the target's connection"
         )
 
@@ -260,6 +265,7 @@ class Shell(ABC):
         why = self.broken(done.returncode, done.stderr)
         if why is not None:
             raise BrokenLineError(f"{self.where}: {why}; nothing was recorded, try again")
+        done.stderr = self.heard(done.stderr)
         return done
 
 

@@ -90,35 +90,39 @@ class TestSsh:
 class TestAdb:
     def test_the_script_stands_last(self):
         cfg = params.Adb(serial="127.0.0.1:5555")
-        assert Adb(cfg).line("a 'b  c'") == [
-            "adb",
-            "-s",
-            "127.0.0.1:5555",
-            "shell",
-            "-T",
-            "a 'b  c'",
-        ]
+        *line, script = Adb(cfg).line("a 'b  c'")
+        assert line == ["adb", "-s", "127.0.0.1:5555", "shell", "-T"]
+        assert script.startswith("( a 'b  c'\n);")
 
     @pytest.mark.parametrize("said", ADB_WORDS)
     def test_what_adb_says_becomes_what_to_do(self, said):
         why = Adb(params.Adb(serial="x")).broken(1, said)
         assert re.search(ADB_WORDS[said], why)
 
-    def test_a_script_that_was_cut_off_has_no_code(self):
-        assert Adb(params.Adb(serial="x")).broken(255, "") == "the connection was lost"
+    @pytest.mark.parametrize("returncode", [0, 255])
+    def test_a_script_whose_end_was_not_told_was_cut_off(self, returncode):
+        why = Adb(params.Adb(serial="x")).broken(returncode, "Traceback")
+        assert why == "the connection was lost"
 
     @pytest.mark.parametrize(
-        ("returncode", "said"),
+        ("script", "returncode", "said"),
         [
-            (0, "adb: warning"),
-            (1, "sh: cannot create file: No space left on device"),
-            (1, "error: model.tflite has operator Nonsense"),
-            (3, "error: closed set of operators"),
-            (3, "error: closed"),
+            ("true", 0, ""),
+            ("echo full >&2; exit 1", 1, "full"),
+            ("echo adb: device offline >&2; exit 3", 3, "adb: device offline"),
+            ("echo error: closed >&2; kill -9 $$", -9, "error: closed"),
+            ("sh -c 'kill -9 $$'; exit $?", 137, ""),
+            ("printf 'no end of line' >&2; exit 4", 4, "no end of line"),
         ],
     )
-    def test_what_a_script_says_is_not_adbs(self, returncode, said):
-        assert Adb(params.Adb(serial="x")).broken(returncode, said) is None
+    def test_the_end_of_a_script_is_told(self, script, returncode, said):
+        adb = Adb(params.Adb(serial="x"))
+        done = subprocess.run(["sh", "-c", adb.line(script)[-1]], capture_output=True, text=True,
+                              check=False)  # fmt: skip
+        assert done.returncode == returncode
+        assert (adb.broken(returncode, done.stderr) is None) == (returncode >= 0)
+        assert said in adb.heard(done.stderr)
+        assert "slipway-ended" not in adb.heard(done.stderr)
 
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=id", "", "two words", "-v"])
