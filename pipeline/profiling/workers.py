@@ -298,9 +298,13 @@ def _reply(worker: Worker, said: str) -> dict[str, Any]:
     """Return the last line's document, or raise what went wrong."""
     reply = base.document(said)
     returncode = worker.process.returncode
+    worker.noise.seek(0)
+    noise = worker.noise.read()
+    on_the_way = worker.transport.failure(returncode, noise, replied=base.is_error(reply))
+    if on_the_way is not None:  # whatever the code: adb may take 0 when the line breaks
+        raise TargetError(f"{worker.where}: {on_the_way}")
     if returncode != runner.DONE:
-        worker.noise.seek(0)
-        raise _failure(worker, returncode, reply, worker.noise.read())
+        raise _failure(worker, returncode, reply)
     if worker.transport.ours and reply is not None:
         _check_source(worker, reply)
     else:
@@ -322,19 +326,13 @@ def _check_samples(worker: Worker, reply: dict[str, Any]) -> None:
         )
 
 
-def _failure(
-    worker: Worker, returncode: int, reply: dict[str, Any] | None, noise: str
-) -> TargetError:
-    where = worker.where
-    on_the_way = worker.transport.failure(returncode, noise, replied=base.is_error(reply))
-    if on_the_way is not None:
-        return TargetError(f"{where}: {on_the_way}")
+def _failure(worker: Worker, returncode: int, reply: dict[str, Any] | None) -> TargetError:
     assert reply is not None  # or the transport had said so
     if worker.transport.ours:
         _check_source(worker, reply)
     line = str(reply["error"]).replace(f"{worker.folder}/", "")[: base.MAX_LINE_LENGTH]
     kind = ModelRefusedError if returncode == runner.REFUSED else TargetError
-    return kind(f"{where}: {line}")
+    return kind(f"{worker.where}: {line}")
 
 
 def _check_source(worker: Worker, reply: dict[str, Any]) -> None:

@@ -1,9 +1,12 @@
 """An Android device by the platform tools' own client."""
 
 import re
+from contextlib import suppress
+from subprocess import DEVNULL, TimeoutExpired, run
 
 from pipeline import params
-from pipeline.transports.shell import Shell
+from pipeline.runtimes import device_lock
+from pipeline.transports.shell import Shell, client, private_folder
 
 # What adb says when it does not reach the device, each on a line of its own.
 REMEDIES = (
@@ -21,6 +24,9 @@ REMEDIES = (
 # Told there at a script's end, on standard error. Without it the line broke: adb before 33 then
 # takes 0 for the exit code.
 ENDED = "slipway-ended"
+HOST_AND_PORT = re.compile(r".+:\d+")
+DOWN = re.compile(r"^(adb|error): (device offline|device '.*' not found)", re.MULTILINE)
+CONNECT_LIMIT_S = 3.0
 
 
 class Adb(Shell):
@@ -46,6 +52,33 @@ class Adb(Shell):
                     return remedy
         said = next((line[:200] for line in lines if line.startswith("adb: ")), None)
         return f"adb gave up ({said})" if said else "the connection was lost"
+
+    def mended(self, noise: str) -> bool:
+        """Have adb connect again to ``HOST:PORT``, which it does by itself only after 10 s.
+
+        To a device that is offline ``adb connect`` does nothing, as if it were connected; so adb
+        first forgets it. One that another process has just connected to is left alone.
+        """
+        if not HOST_AND_PORT.fullmatch(self.where) or not DOWN.search(noise):
+            return False
+        lock = private_folder() / f"adb-{self.where.replace('/', '-')}"
+        with suppress(TimeoutExpired, device_lock.BusyError):
+            with device_lock.held(str(lock), 3 * CONNECT_LIMIT_S):
+                if DOWN.search(self._adb("-s", self.where, "get-state")):
+                    self._adb("disconnect", self.where)
+                    self._adb("connect", self.where)
+            return True
+        return False
+
+    def _adb(self, *arguments: str) -> str:
+        """Run a command of adb's own, not of the device; return what goes wrong."""
+        line = ["adb", *arguments]
+        with client(line):
+            limit_s = min(CONNECT_LIMIT_S, self.left_s)
+            done = run(
+                line, stdin=DEVNULL, capture_output=True, text=True, timeout=limit_s, check=False
+            )
+        return done.stderr
 
     def heard(self, noise: str) -> str:
         """Leave out what told the end."""

@@ -63,6 +63,10 @@ class Shell(ABC):
         self.num_tries = NUM_TRIES
         self._limit_s = self._deadline = math.inf
 
+    def mended(self, noise: str) -> bool:  # noqa: ARG002 - for lines that need it
+        """Connect again, where a script did not begin as the line was down; tell if it may now."""
+        return False
+
     def hurry(self, limit_s: float) -> None:
         """From now on give up after so long in all, and try nothing twice."""
         self.num_tries = 1
@@ -180,7 +184,7 @@ class Shell(ABC):
         program = _quoted(self.runner) if self.runner else self._our_runner()
         # below the shell, which then tells of a signal: ssh by itself does not
         line = self.line(f"{program} {command}; exit $?")
-        with _client(line):
+        with client(line):
             return Popen(line, stdin=PIPE, stdout=PIPE, stderr=noise, text=True, errors="replace")
 
     def _our_runner(self) -> str:
@@ -241,9 +245,27 @@ class Shell(ABC):
         stdin: IO[bytes] | None = None,
         stdout: IO[bytes] | None = None,
     ) -> "CompletedProcess[str]":
+        done = self._try(script, limit_s, stdin=stdin, stdout=stdout)
+        why = self.broken(done.returncode, done.stderr)
+        if why is not None and stdin is None and self.mended(done.stderr):
+            done = self._try(script, limit_s, stdout=stdout)
+            why = self.broken(done.returncode, done.stderr)
+        if why is not None:
+            raise BrokenLineError(f"{self.where}: {why}; nothing was recorded, try again")
+        done.stderr = self.heard(done.stderr)
+        return done
+
+    def _try(
+        self,
+        script: str,
+        limit_s: float,
+        *,
+        stdin: IO[bytes] | None = None,
+        stdout: IO[bytes] | None = None,
+    ) -> "CompletedProcess[str]":
         line, left_s = self.line(script), self.left_s
         # a file: older ssh's shared connection would hold a pipe open until it goes
-        with tempfile.TemporaryFile("w+", errors="replace") as noise, _client(line):
+        with tempfile.TemporaryFile("w+", errors="replace") as noise, client(line):
             try:
                 done = run(
                     line,
@@ -262,15 +284,11 @@ class Shell(ABC):
                 ) from error
             noise.seek(0)
             done.stderr = noise.read()
-        why = self.broken(done.returncode, done.stderr)
-        if why is not None:
-            raise BrokenLineError(f"{self.where}: {why}; nothing was recorded, try again")
-        done.stderr = self.heard(done.stderr)
         return done
 
 
 @contextmanager
-def _client(line: list[str]) -> Iterator[None]:
+def client(line: list[str]) -> Iterator[None]:
     """Name the program of a line that is not installed here."""
     try:
         yield
