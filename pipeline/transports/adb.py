@@ -38,7 +38,8 @@ class Adb(Shell):
 
     def line(self, script: str) -> list[str]:
         """Return adb's command; without a terminal the shell passes bytes as they are."""
-        told = f"( {script}\n); code=$?; {{ echo; echo {ENDED}; }} >&2; exit $code"
+        # no subshell: a shell of its own between would go on when adb's daemon hangs up this one
+        told = f"trap 'code=$?; {{ echo; echo {ENDED}; }} >&2; exit $code' EXIT\n{script}\nexit $?"
         return ["adb", "-s", self.where, "shell", "-T", told]
 
     def broken(self, returncode: int, noise: str) -> str | None:  # noqa: ARG002 - it tells nothing

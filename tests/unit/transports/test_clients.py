@@ -92,7 +92,7 @@ class TestAdb:
         cfg = params.Adb(serial="127.0.0.1:5555")
         *line, script = Adb(cfg).line("a 'b  c'")
         assert line == ["adb", "-s", "127.0.0.1:5555", "shell", "-T"]
-        assert script.startswith("( a 'b  c'\n);")
+        assert script.endswith("\na 'b  c'\nexit $?")
 
     @pytest.mark.parametrize("said", ADB_WORDS)
     def test_what_adb_says_becomes_what_to_do(self, said):
