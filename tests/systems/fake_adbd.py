@@ -181,13 +181,17 @@ _ending: set[asyncio.Task[Any]] = set()  # the loop itself holds no task
 
 
 async def _until_its_end(process: Process, *work: Awaitable[None]) -> None:
-    """Do the work; if it is broken off, hang up, as the daemon does, and take the rest."""
+    """Do the work; if it is broken off, hang up and close the pipes, as the daemon does."""
     try:
         await asyncio.gather(*work)
     except asyncio.CancelledError:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGHUP)
-        rest = asyncio.create_task(process.communicate())
+        for number in range(3):
+            pipe = process._transport.get_pipe_transport(number)  # type: ignore[attr-defined]
+            if pipe is not None:
+                pipe.close()
+        rest = asyncio.create_task(process.wait())
         _ending.add(rest)
         rest.add_done_callback(_ending.discard)
         raise
