@@ -36,6 +36,9 @@ release:        ## CI: publish what was built for TAG, NAME@vX.Y.Z; never builds
 
 bench: setup    ## the benchmarks of docs/benchmarks (long)
 	python -m benchmarks.chain
+	python -m benchmarks.profiling.keyword_spotting
+	python -m benchmarks.profiling.verdicts
+	python -m benchmarks.profiling.against_loadgen
 
 clean:          ## what the chain built; not the environments, not the registry
 	rm -rf models build dist .slipway
