@@ -24,7 +24,7 @@ SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 PRIVILEGE_SEPARATION = Path("/run/sshd")  # compiled in; a running system's sshd has it already
 START_LIMIT_S = 20.0
 NUM_PORTS = 5  # tried, as another process may take one that was free
-# Whoever logs in is in the board's home, not in the tester's.
+# Whoever logs in is in the board's home, not in the tester's; so his shell's start-up is not there.
 LOGIN = """#!/bin/sh
 cd {home} || exit 1
 HOME={home}
@@ -38,6 +38,7 @@ HostKey {settings}/host_key
 AuthorizedKeysFile {settings}/authorized_keys
 PidFile none
 ForceCommand {settings}/login
+SetEnv HOME="{home}"
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
@@ -109,7 +110,7 @@ class Board:
         """Start sshd; after `stop` again at the same port."""
         for _ in range(NUM_PORTS if self.port == 0 else 1):
             port = self.port or _free_port(self.host)
-            self._server = _start(self.settings, self.host, port)
+            self._server = _start(self, port)
             if self._server is not None:
                 self.port = port
                 return
@@ -173,12 +174,13 @@ def running(folder: Path) -> Iterator[Board]:
         board.stop()
 
 
-def _start(settings: Path, host: str, port: int) -> "subprocess.Popen[bytes] | None":
+def _start(board: Board, port: int) -> "subprocess.Popen[bytes] | None":
     """Start sshd at a port and return it when it listens; None where the port is taken."""
     if os.getuid() == 0:
         PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
+    settings, host = board.settings, board.host
     config = settings / "sshd_config"
-    config.write_text(CONFIG.format(port=port, host=host, settings=settings))
+    config.write_text(CONFIG.format(port=port, host=host, settings=settings, home=board.home))
     with (settings / "log").open("wb") as log:
         assert SSHD is not None
         command = [SSHD, "-D", "-e", "-f", str(config)]
