@@ -26,13 +26,14 @@ def target_of(connection=None, environment="build", runtime="tflite_runtime") ->
     )
 
 
-def write_artifact(folder: Path, content: bytes | None = None, steps=()) -> Path:
-    """Write an artifact of a .tflite file: the tiny dense one, or these bytes."""
+def write_artifact(folder: Path, content: "bytes | Path | None" = None, steps=()) -> Path:
+    """Write an artifact of a .tflite file: the tiny dense one, these bytes, or another's."""
     folder.mkdir(parents=True)
-    if content is None:
-        shutil.copyfile(TINY / "dense.tflite", folder / "model.tflite")
-    else:
+    if isinstance(content, bytes):
         (folder / "model.tflite").write_bytes(content)
+    else:
+        source = content or TINY / "dense.tflite"
+        shutil.copyfile(source, folder / f"model{source.suffix}")
     manifest.write(folder, model="tiny", stage="convert", preprocessing=steps)
     return folder
 

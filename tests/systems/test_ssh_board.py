@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -111,6 +112,20 @@ class TestMeasuring:
         local = params_with(board=target_of(environment="device-tflite"))
         run_stages(here, local)
         assert (here / "profiled/dense-fp32/outputs.npz").read_bytes() == on_board
+
+    def test_a_runner_of_ones_own_is_measured_with(self, board, workspace):
+        program = board.home / "other"
+        source = ROOT / "tests/contract/other_runner.py"
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} {source} "$@"\n')
+        program.chmod(0o755)
+        target = target_of(board.connection(runner="./other"), runtime="onnxruntime")
+        root = workspace(dense=TINY / "dense.onnx")
+        found = run_stages(root, params_with(board=target))["dense-fp32"]
+        assert (found.kind, found.quality.n) == ("measured", 30)
+        assert found.latency_ms.p50 > 0
+        described = json.loads((root / "toolchain/board/device.json").read_text())
+        assert described["runner"] == "other 1.0"
+        assert not list(board.folder.glob("files/*/*.pyz")), "ours was not asked for"
 
     def test_nothing_but_the_files_stays(self, board, artifact, inputs):
         latency(board, artifact, inputs)

@@ -104,8 +104,9 @@ class Subject:
 
     def place_inputs(self, samples: NDArray[Any]) -> str:
         """Have a file of samples there."""
-        digest = hashlib.sha256(samples.tobytes()).hexdigest()[:12]
-        path = self.here / f"{samples.dtype.itemsize}-{digest}.npz"  # the same are sent once
+        # the same are sent once
+        kind = f"{samples.dtype} {samples.shape} ".encode()
+        path = self.here / f"{hashlib.sha256(kind + samples.tobytes()).hexdigest()[:12]}.npz"
         np.savez(path, inputs=samples)
         return f"{self.transport.place({path.name: path})}/{path.name}"
 
