@@ -101,8 +101,10 @@ def interval(ratio: Interval) -> str:
 
 
 def ratio(m: Measurement) -> str:
-    """Format latency against the reference."""
+    """Format latency against the reference, which itself is 1; absent where nothing was timed."""
     r = m.latency_ratio
+    if m.kind != "measured":
+        return "absent"
     return "1 x" if r is None else f"{r.value:.2f} x [{r.lower:.2f}..{r.upper:.2f}]"
 
 

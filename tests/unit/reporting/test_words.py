@@ -251,3 +251,14 @@ def test_accuracy_heads_its_columns_as_ever(answer):
     assert "points lost are the accuracy of fp32 minus the artifact's, paired" in (
         report.note([answer])
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("measured", "1 x"), ("emulated", "absent"), ("estimated", "absent")]
+)
+def test_only_what_was_timed_is_1_against_itself(kind, said):
+    m = Measurement(
+        artifact="sha256:a", candidate="dense-fp32", target="t", kind=kind, runtime="litert",
+        time="2026-01-01T00:00:00+00:00", size_bytes=1,
+    )  # fmt: skip
+    assert words.ratio(m) == said
