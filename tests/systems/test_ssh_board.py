@@ -115,7 +115,7 @@ class TestMeasuring:
 
     def test_a_runner_of_ones_own_is_measured_with(self, board, workspace):
         program = board.home / "other"
-        source = ROOT / "tests/contract/other_runner.py"
+        source = ROOT / "tests/systems/other_runner.py"
         program.write_text(f'#!/bin/sh\nexec {sys.executable} {source} "$@"\n')
         program.chmod(0o755)
         target = target_of(board.connection(runner="./other"), runtime="onnxruntime")

@@ -211,7 +211,8 @@ def times(subject: Subject) -> Problems:
     samples = reply["samples_ns"]
     if len(samples) < SHORT["min_samples"]:
         yield f"{len(samples)} samples, min_samples was {SHORT['min_samples']}"
-    if sum(samples) < 0.9 * SHORT["timed_ns"]:  # the rest is between samples
+    # the rest is between samples, where others run on a busy device
+    if sum(samples) < 0.5 * SHORT["timed_ns"]:
         yield f"{sum(samples)} ns timed, timed_ns was {SHORT['timed_ns']}"
     if np.median(samples) < MIN_SAMPLE_NS:
         yield f"samples of {np.median(samples):.0f} ns; shorter runs are repeated within one"
