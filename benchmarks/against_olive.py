@@ -109,7 +109,7 @@ def against_olive(home: Path, pairs: int) -> list[str]:
             wall[side].append(seconds)
             processor[side].append(used)
     ratios = [a / b for a, b in zip(wall["ours"], wall["Olive"], strict=True)]
-    used = [a / b for a, b in zip(processor["ours"], processor["Olive"], strict=True)]
+    used_ratios = [a / b for a, b in zip(processor["ours"], processor["Olive"], strict=True)]
     rows = [
         *(
             (f"{side}, wall (processor) time",
@@ -119,7 +119,7 @@ def against_olive(home: Path, pairs: int) -> list[str]:
         ),
         ("ratio of wall times, median of pairs", f"{statistics.median(ratios):.2f}",
          f"{MAX_RATIO}"),
-        ("ratio of processor times", f"{statistics.median(used):.2f}", ""),
+        ("ratio of processor times", f"{statistics.median(used_ratios):.2f}", ""),
     ]  # fmt: skip
     return [*table(rows), "", *found_by_both(home, project)]
 
@@ -149,7 +149,7 @@ def ours(project: Path) -> None:
     p, models = params.load(), Path("models")
     least = Preset(num_restarts=2, warmup_s=0.0, timed_s=0.0, min_samples=20)
     prepare.run(models / "data", p)
-    toolchain.run(models / "toolchain", p, Path(".venvs"))
+    toolchain.run(models / "toolchain", p, Path(".venvs"), toolchain.KNOWN_DEVICES)
     validation = models / "data/validation.npz"
     adopt.run(
         validation, Path(p.net.onnx or ""), models / "exported", models / "metrics/export.json", p
@@ -185,7 +185,8 @@ def narrow(path: Path) -> None:
 
 def five_targets(home: Path) -> list[str]:
     project = home / "five"
-    (home / "all.npz").is_file() or samples(home)
+    if not (home / "all.npz").is_file():
+        samples(home)
     started = time.monotonic()
     init(project, FIVE)
     run([sys.executable, "-m", "dvc", "repro", "--quiet"], project)

@@ -136,7 +136,7 @@ def chain(folder: Path, p: params.Params) -> float:
         metrics / "export.json",
         p,
     )
-    toolchain.run(folder / "toolchain", p, tools.environments_path())
+    toolchain.run(folder / "toolchain", p, tools.environments_path(), folder / "known")
     return seconds
 
 

@@ -44,13 +44,14 @@ def main() -> None:
 
 def build(home: Path, name: str, shape: tuple[int, ...], num_classes: int) -> None:
     """Write home/RUNTIME/FORM/model.* and, beside each, an input of its shape."""
+    import msgspec
     import torch
 
     from pipeline import params
     from pipeline.nets import factory
 
     torch.manual_seed(0)
-    net = factory.build(params.Net(name=name), shape, num_classes).eval()
+    net = factory.build(msgspec.convert({"name": name}, params.Net), shape, num_classes).eval()
     for form, batch in FORMS.items():
         example = torch.randn(batch, *shape)
         folders = {runtime: home / runtime / form for runtime in RUNTIMES}
@@ -85,6 +86,8 @@ def build_onnx(net: Any, example: Any, form: str, path: Path) -> None:
 
 
 def build_openvino(source: Path, batch: int, folder: Path) -> None:
+    import openvino
+
     from pipeline.conversion import to_openvino
     from pipeline.runtimes import openvino as adapter
 
@@ -92,7 +95,7 @@ def build_openvino(source: Path, batch: int, folder: Path) -> None:
     model.reshape({port: [batch, *list(port.shape)[1:]] for port in model.inputs})
     model.set_rt_info("fp32", [adapter.STATEMENT, adapter.PRECISION])
     model.set_rt_info("f32", [adapter.STATEMENT, adapter.HINT])
-    adapter.openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
 
 
 def build_litert(net: Any, example: Any, form: str, path: Path) -> None:
@@ -114,7 +117,7 @@ def compare(name: str, home: Path) -> list[tuple[str, ...]]:
             cwd=ROOT, check=True, capture_output=True, text=True,
         )  # fmt: skip
         rounds.append(json.loads(done.stdout.splitlines()[-1]))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for runtime in RUNTIMES:
         times = {f: [np.array(r[f"{runtime}/{f}"]) for r in rounds] for f in FORMS}
         for form, samples in times.items():

@@ -3,7 +3,7 @@
 DVC deletes a stage's outs before it runs the command, so what can be known beforehand is said here.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ def examine(path: Path, environments: Path) -> Findings:
     problems += [line for case in on_hardware for line in target_settings.problems(case)]
     model = _net(p, made, problems) if made else None
     if made:
-        problems += [*_metric(p), *_compilers(p)]
+        problems += [*_metric(p), *_compilers(p, problems)]
     if model is not None:
         problems += [line for case in on_hardware for line in net_fit.problems(case, model, p)]
     # a metric that cannot be had is found by the net's loss too
@@ -228,11 +228,15 @@ def _metric(p: params.Params) -> Iterator[str]:
     yield from _problem_of(lambda: quality.judge_of(p.task))
 
 
-def _compilers(p: params.Params) -> Iterator[str]:
-    """Ask the compilers that are installed whether they know the settings they will get."""
+def _compilers(p: params.Params, told: Sequence[str]) -> Iterator[str]:
+    """Ask the compilers that are installed whether they know the settings they will get.
+
+    What was told of a target's settings, by its hardware's entry, is not said twice.
+    """
     for name, target in p.targets.items():
         vela_settings = target.convert.vela
-        if vela_settings is None:
+        key = f"targets.{name}.convert.vela."
+        if vela_settings is None or any(line.startswith(key) for line in told):
             continue
         from pipeline.conversion import vela
 

@@ -41,7 +41,7 @@ def compare(
     bench = _bench(project, target)
     first, second = (_find(project, target, name) for name in (before, after))
     with console.quiet_libraries(project / console.LOG_PATH / "compare.log"):
-        with console.track("compare", 2 + 2 * max_rounds) as step:
+        with console.track("compare", 2 + max_rounds) as step:
             found = comparing.compare(
                 first, second, bench, tolerance_ratio=tolerance, max_rounds=max_rounds, on_step=step
             )
@@ -76,7 +76,7 @@ def gate(
     p = params.load(project / params.FILE_NAME)
     with (
         console.quiet_libraries(project / console.LOG_PATH / "gate.log"),
-        console.track("gate", len(p.targets) * (2 + 2 * max_rounds)) as step,
+        console.track("gate", len(p.targets) * (2 + max_rounds)) as step,
     ):
         found = list(
             gates.Gate(

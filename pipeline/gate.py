@@ -59,7 +59,7 @@ class Gate:
         release_of: where a target's release directory is.
         bench_of: the bench of a target; called for those that are measured.
         limits: what is no matter.
-        on_step: called with a short note at each worker.
+        on_step: called with a short note at each first pass and each round.
     """
 
     project: Path

@@ -35,6 +35,9 @@ from pipeline.runtimes import mapped, structured
 
 # Memory, too, is held that often: a fleet's models are small, but not a machine's last gigabytes.
 MAX_PARALLEL = 4
+# Short beside the second in which a shared machine's core changes its speed; long beside a line to
+# a board and the caches that the other one emptied.
+TURN_NS = 10_000_000
 
 
 def outputs(
@@ -181,6 +184,32 @@ def time_in_rounds(
                 for found, worker in zip(group, started, strict=True):
                     on_step(f"{found.candidate.name}: latency, round {turn + 1}")
                     found.restarts.append(worker.result())
+
+
+def time_in_turns(
+    beside: Sequence[Found],
+    bench: Bench,
+    sample: Path,
+    rounds: range,
+    on_step: Callable[[str], None],
+) -> None:
+    """Append one timing worker's reply a round to each; those of a round time by turns.
+
+    Args:
+        beside: those to compare with each other, all of which have outputs.
+        bench: where and how long.
+        sample: as `first_sample` wrote it.
+        rounds: their numbers; each goes on other cores.
+        on_step: called once a round.
+    """
+    jobs = [_job(found.candidate, sample, bench) for found in beside]
+    names = " and ".join(found.candidate.name for found in beside)
+    for number in rounds:
+        on_step(f"{names}: latency, round {number + 1}")
+        order = slice(None, None, 1 if number % 2 == 0 else -1)
+        replies = workers.in_turns(jobs[order], TURN_NS, number, plan=bench.preset.plan())
+        for found, reply in zip(beside[order], replies, strict=True):
+            found.restarts.append(reply)
 
 
 def _num_parallel(bench: Bench) -> int:

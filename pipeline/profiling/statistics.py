@@ -72,8 +72,9 @@ def median_interval(restarts: Sequence[Array], seed: int) -> Interval:
     most 75 % of cases.
     """
     value = float(np.median(np.concatenate(restarts)))
-    errors = _resample([_log_block_medians(samples) for samples in restarts], None, seed)
-    return _interval(value, errors, len(restarts))
+    generator = np.random.default_rng(seed)
+    drawn = _draw_medians([_log_block_medians(samples) for samples in restarts], generator)
+    return _interval(value, _resample(drawn, generator), len(restarts))
 
 
 def ratio_interval(
@@ -88,12 +89,24 @@ def ratio_interval(
     assert len(candidate) == len(reference)
     ratios = [np.median(c) / np.median(r) for c, r in zip(candidate, reference, strict=True)]
     value = float(np.exp(np.mean(np.log(ratios))))
-    errors = _resample(
-        [_log_block_medians(samples) for samples in candidate],
-        [_log_block_medians(samples) for samples in reference],
-        seed,
-    )
-    return _interval(value, errors, len(candidate), confidence)
+    generator = np.random.default_rng(seed)
+    blocks = ([_log_block_medians(samples) for samples in side] for side in (candidate, reference))
+    ours, theirs = (_draw_medians(side, generator) for side in blocks)
+    return _interval(value, _resample(ours - theirs, generator), len(candidate), confidence)
+
+
+def turns_ratio_interval(rounds: Sequence[Array], seed: int, confidence: float = 95.0) -> Interval:
+    """Return the ratio of latencies that were timed by turns, with its interval (confidence in %).
+
+    ``rounds`` hold [T] ratios each, of turns that were milliseconds apart. The value is the
+    geometric mean over rounds of their medians: a turn in which the machine changed its speed is an
+    outlier. The interval as in `median_interval`, with the round as the unit and a turn as a block.
+    """
+    logs = [np.log(ratios) for ratios in rounds]
+    value = float(np.exp(np.mean([np.median(each) for each in logs])))
+    generator = np.random.default_rng(seed)
+    errors = _resample(_draw_medians(logs, generator), generator)
+    return _interval(value, errors, len(rounds), confidence)
 
 
 def _log_block_medians(samples: Array) -> Array:
@@ -102,13 +115,9 @@ def _log_block_medians(samples: Array) -> Array:
     return np.log([np.median(block) for block in blocks])
 
 
-def _resample(restarts: list[Array], references: list[Array] | None, seed: int) -> Array:
-    """Draw restarts, then blocks in each: [K] means over R of log medians (or differences)."""
-    generator = np.random.default_rng(seed)
-    drawn = _draw_medians(restarts, generator)
-    if references is not None:
-        drawn = drawn - _draw_medians(references, generator)
-    num_restarts = len(restarts)
+def _resample(drawn: Array, generator: np.random.Generator) -> Array:
+    """Draw restarts of [R, K] whose blocks were drawn: [K] means over R."""
+    num_restarts = len(drawn)
     chosen = generator.integers(num_restarts, size=(num_restarts, NUM_RESAMPLES))
     # each place of the draw takes its own resample of its restart's blocks
     shifted = (np.arange(NUM_RESAMPLES) + np.arange(num_restarts)[:, None]) % NUM_RESAMPLES
@@ -117,6 +126,8 @@ def _resample(restarts: list[Array], references: list[Array] | None, seed: int) 
 
 
 def _draw_medians(restarts: list[Array], generator: np.random.Generator) -> Array:
+    """Draw the blocks of each restart: [R, K] medians."""
+
     def draw(medians: Array) -> Any:
         size = (NUM_RESAMPLES, len(medians))
         return np.median(medians[generator.integers(len(medians), size=size)], axis=1)

@@ -190,13 +190,32 @@ def _latency(restarts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def ratio(found: Found, reference: Found, confidence: float = 95.0) -> Interval:
-    """Return the latency of one to the other's, paired by round, with its interval."""
+    """Return the latency of one to the other's, with its interval.
+
+    Paired by round and, where all were timed in turns, by turn.
+    """
+    pairs = list(zip(found.restarts, reference.restarts, strict=True))
+    if all(each.get("samples_per_turn") for pair in pairs for each in pair):
+        turns = [_turn_ratios(*pair) for pair in pairs]
+        return statistics.turns_ratio_interval(turns, SEED, confidence)
     return statistics.ratio_interval(
         [_per_run_ms(restart) for restart in found.restarts],
         [_per_run_ms(restart) for restart in reference.restarts],
         SEED,
         confidence,
     )
+
+
+def _turn_ratios(one: dict[str, Any], other: dict[str, Any]) -> NDArray[np.float64]:
+    """Return [T] ratios of the medians of turns, as many as both had."""
+    ours, theirs = _turn_medians(one), _turn_medians(other)
+    shortest = min(len(ours), len(theirs))
+    return ours[:shortest] / theirs[:shortest]
+
+
+def _turn_medians(restart: dict[str, Any]) -> NDArray[np.float64]:
+    ends = np.cumsum(restart["samples_per_turn"])[:-1]
+    return np.array([np.median(turn) for turn in np.split(_per_run_ms(restart), ends)])
 
 
 def _per_run_ms(restart: dict[str, Any]) -> NDArray[np.float64]:

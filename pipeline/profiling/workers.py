@@ -11,8 +11,8 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -96,8 +96,25 @@ class Worker:
             TargetError: it takes too long; nothing was measured.
         """
         limit_s = min(self.time_limit_s, _start_limit_s(self.job.target))
-        if not base.read_until_ready(self.process, self.said, limit_s):
+        if not base.read_until(self.process, self.said, limit_s):
             raise self._too_long(limit_s)
+
+    def turn(self, number: int) -> bool:
+        """Let it go on, to where it waits for the turn of that number; tell whether it does.
+
+        It has ended otherwise, and `result` says with what.
+
+        Raises:
+            TargetError: it takes too long; nothing was measured.
+        """
+        assert self.process.stdin is not None
+        self.said.clear()  # the lines of earlier turns
+        with suppress(BrokenPipeError):
+            os.write(self.process.stdin.fileno(), b"go\n")
+        line = {"turn": number}
+        if not base.read_until(self.process, self.said, self.time_limit_s, line):
+            raise self._too_long(self.time_limit_s)
+        return base.has_said(self.said, line)
 
     def result(self, on_mark: Callable[[str], None] | None = None) -> Any:
         """Let it do what it was asked for, and return what that gives.
@@ -172,6 +189,39 @@ def call(
     """Let a worker of its own do one thing and return its result: `started`, `Worker.result`."""
     with started(job, what, time_limit_s=time_limit_s, **request) as worker:
         return worker.result(on_mark)
+
+
+def in_turns(jobs: Sequence[Job], turn_ns: int, core: int, **request: Any) -> list[Any]:
+    """Time several by turns of some milliseconds, forwards and backwards, on the same cores.
+
+    A runner that knows no turns is timed as a whole when its first one comes.
+
+    Args:
+        jobs: what to time, on one target.
+        turn_ns: how long a turn is at least.
+        core: of the cores that a process may use there, the first, counted round in threads.
+        request: further settings of ``latency``.
+
+    Returns:
+        The replies, in the order of the jobs.
+
+    Raises:
+        ModelRefusedError, TargetError: as `started` and `Worker.result`.
+    """
+    turns = {"turn_ns": turn_ns, "core": core}
+    with ExitStack() as stack:
+        group = [
+            stack.enter_context(started(job, "latency", turns=turns, **request)) for job in jobs
+        ]
+        for worker in group:
+            worker.wait()  # or it would start beside one that is timed
+        waiting, number = group, 0
+        while waiting:
+            has_more = [worker.turn(number) for worker in waiting]
+            waiting = [worker for worker, more in zip(waiting, has_more, strict=True) if more]
+            waiting.reverse()
+            number += 1
+        return [worker.result() for worker in group]
 
 
 def outputs(job: Job, here: Path, *, time_limit_s: float | None = None) -> Any:
@@ -318,12 +368,16 @@ def _reply(worker: Worker, said: str) -> dict[str, Any]:
 def _check_samples(worker: Worker, reply: dict[str, Any]) -> None:
     """Refuse fewer samples than were asked for: a percentile would rest on too few."""
     found, asked = len(reply["samples_ns"]), worker.asked["plan"]["min_samples"]
-    if found < asked:
-        raise TargetError(
-            f"{worker.where}: {worker.transport.where}: the runner took {found} samples where "
-            f"min_samples is {asked}; {base.PROTOCOL_PAGE} says how, and `slipway runner check` "
-            "finds what differs"
-        )
+    by_turns = sum(reply.get("samples_per_turn") or [found])
+    if found >= asked and found == by_turns:
+        return
+    what = f"took {found} samples where min_samples is {asked}"
+    if found != by_turns:
+        what = f"took {found} samples and tells of turns with {by_turns}"
+    raise TargetError(
+        f"{worker.where}: {worker.transport.where}: the runner {what}; {base.PROTOCOL_PAGE} says "
+        "how, and `slipway runner check` finds what differs"
+    )
 
 
 def _failure(worker: Worker, returncode: int, reply: dict[str, Any] | None) -> TargetError:

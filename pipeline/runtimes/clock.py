@@ -18,7 +18,18 @@ import math
 import statistics
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+)
 
 Run = Callable[[], Any]
 Now = Callable[[], int]
@@ -64,7 +75,8 @@ class Gap(NamedTuple):
 class Timing(NamedTuple):
     """Raw samples (ns) of ``runs_per_sample`` runs each, after ``num_warmup`` discarded runs.
 
-    The last three are as in `Gap`, of all the time that this took.
+    ``samples_per_turn`` counts them where they were taken in turns. The last three are as in `Gap`,
+    of all the time that this took.
     """
 
     samples_ns: List[int]
@@ -72,6 +84,7 @@ class Timing(NamedTuple):
     num_warmup: int
     steady: bool
     loop_overhead_ns: float
+    samples_per_turn: Optional[List[int]]
     clock_suspended_ns: Optional[int]
     clock_drift_ns: int
     clock_jump: bool
@@ -79,6 +92,16 @@ class Timing(NamedTuple):
     def document(self) -> Dict[str, Any]:
         """Return the fields for JSON."""
         return self._asdict()
+
+
+class Turns(Protocol):
+    """How long a turn is, and what waits for the next one: `pipeline.runtimes.turns`."""
+
+    turn_ns: int
+
+    def wait(self) -> None:
+        """Return when it begins."""
+        ...
 
 
 class WarmUp(NamedTuple):
@@ -129,14 +152,24 @@ def time_runs(
     plan: Plan,
     now: Now = time.perf_counter_ns,
     read_clocks: Callable[[], Reading] = read,
+    turns: Optional[Turns] = None,
 ) -> Timing:
-    """Warm up until steady, then take samples; the garbage collector rests meanwhile."""
+    """Warm up until steady, then take samples; the garbage collector rests meanwhile.
+
+    In turns, a sample that does not count comes first in each: others ran before it.
+    """
     before = read_clocks()
     with collector_at_rest():
         num_warmup, steady, runs = warm_up(run, plan.warmup_ns, now)
-        samples_ns = _collect(run, runs, plan, now)
+        if turns is None:
+            per_turn = [_collect(run, runs, plan, now)]
+        else:
+            per_turn = _collect_in_turns(run, runs, plan, now, turns)
+    samples_ns = [sample for samples in per_turn for sample in samples]
+    counts = None if turns is None else [len(samples) for samples in per_turn]
     found = gap(before, read_clocks())
-    return Timing(samples_ns, runs, num_warmup, steady, _loop_overhead_ns(now), *found)
+    overhead_ns = _loop_overhead_ns(now)
+    return Timing(samples_ns, runs, num_warmup, steady, overhead_ns, counts, *found)
 
 
 def warm_up(run: Run, limit_ns: int, now: Now = time.perf_counter_ns) -> WarmUp:
@@ -200,6 +233,21 @@ def _collect(run: Run, runs: int, plan: Plan, now: Now) -> List[int]:
     while len(samples) < plan.min_samples or now() - start < plan.timed_ns:
         samples.append(_sample_ns(run, runs, now))
     return samples
+
+
+def _collect_in_turns(run: Run, runs: int, plan: Plan, now: Now, turns: Turns) -> List[List[int]]:
+    """Take samples until the plan is fulfilled, in turns of one sample at least."""
+    per_turn: List[List[int]] = []
+    num_missing, missing_ns = plan.min_samples, plan.timed_ns
+    while num_missing > 0 or missing_ns > 0:
+        turns.wait()
+        _sample_ns(run, runs, now)
+        turn = Plan(0, min(turns.turn_ns, max(missing_ns, 0)), 1)
+        start = now()
+        per_turn.append(_collect(run, runs, turn, now))
+        num_missing -= len(per_turn[-1])
+        missing_ns -= now() - start
+    return per_turn
 
 
 def _loop_overhead_ns(now: Now) -> float:

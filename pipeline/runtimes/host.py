@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
@@ -32,7 +33,7 @@ class CpuTime(NamedTuple):
 
     total: int
     idle: int
-    own: int
+    own: float
 
 
 def state(system: Path = SYSTEM) -> Dict[str, Any]:
@@ -76,18 +77,49 @@ def cpu_time() -> Optional[CpuTime]:
         return None
     # user nice system idle iowait irq softirq steal; guest time is already inside user
     ticks = [int(value) for value in text.splitlines()[0].split()[1:9]]
-    used = os.times()
-    own = (used.user + used.system) * os.sysconf("SC_CLK_TCK")
-    return CpuTime(sum(ticks), ticks[3] + ticks[4], round(own))
+    own = time.process_time() * os.sysconf("SC_CLK_TCK")
+    return CpuTime(sum(ticks), ticks[3] + ticks[4], own)
 
 
 def others_ratio(before: Optional[CpuTime], after: Optional[CpuTime]) -> Optional[float]:
     """Return the part of all cores that other processes and other virtual machines used, 0..1."""
-    if before is None or after is None or after.total <= before.total:
+    if before is None or after is None:
         return None
-    total = after.total - before.total
-    others = total - (after.idle - before.idle) - (after.own - before.own)
-    return round(min(max(others / total, 0.0), 1.0), 4)
+    return _others_ratio(
+        after.total - before.total, after.idle - before.idle, after.own - before.own
+    )
+
+
+def _others_ratio(total: float, idle: float, own: float) -> Optional[float]:
+    if total <= 0:
+        return None
+    return round(min(max((total - idle - own) / total, 0.0), 1.0), 4)
+
+
+class OthersWatch:
+    """Finds `others_ratio` of several spans of time together."""
+
+    _spent = (0.0, 0.0, 0.0)
+    _start: Optional[CpuTime] = None
+
+    def start(self) -> None:
+        """Begin a span."""
+        self._start = cpu_time()
+
+    def stop(self) -> None:
+        """End it, if it is not ended."""
+        start, end, self._start = self._start, cpu_time(), None
+        if start is not None and end is not None:
+            total, idle, own = self._spent
+            self._spent = (
+                total + end.total - start.total,
+                idle + end.idle - start.idle,
+                own + end.own - start.own,
+            )
+
+    def ratio(self) -> Optional[float]:
+        """Return the part of all cores, 0..1; None where the machine does not tell."""
+        return _others_ratio(*self._spent)
 
 
 def resident_bytes() -> Optional[int]:

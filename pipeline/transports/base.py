@@ -41,20 +41,26 @@ def is_error(reply: dict[str, Any] | None) -> bool:
     return reply is not None and "error" in reply
 
 
-def read_until_ready(process: Process, said: bytearray, limit_s: float) -> bool:
-    """Read what a runner that was asked to wait prints, until it is ready or has ended.
+READY: Mapping[str, Any] = {"ready": True}
+
+
+def read_until(
+    process: Process, said: bytearray, limit_s: float, line: Mapping[str, Any] = READY
+) -> bool:
+    """Read what a runner prints, until it says a line or has ended.
 
     Args:
         process: its standard output is read below Python's buffer, as `communicate` does.
         said: gets what it prints; what stands there counts.
         limit_s: how long to wait for that.
+        line: what the line's document holds.
 
     Returns:
         False when it takes longer.
     """
     assert process.stdout is not None
     descriptor, deadline = process.stdout.fileno(), time.monotonic() + limit_s
-    while not any(_is_ready(line) for line in bytes(said).splitlines()):
+    while not has_said(said, line):
         if not select.select([descriptor], [], [], max(deadline - time.monotonic(), 0))[0]:
             return False
         part = os.read(descriptor, 1 << 16)
@@ -64,9 +70,10 @@ def read_until_ready(process: Process, said: bytearray, limit_s: float) -> bool:
     return True
 
 
-def _is_ready(line: bytes) -> bool:
-    found = document(line.decode(errors="replace"))
-    return found is not None and found.get("ready") is True
+def has_said(said: bytearray, line: Mapping[str, Any]) -> bool:
+    """Tell whether there is a line whose document holds that."""
+    found = (document(each.decode(errors="replace")) or {} for each in bytes(said).splitlines())
+    return any(line.items() <= each.items() for each in found)
 
 
 def killed_by(returncode: int) -> str | None:

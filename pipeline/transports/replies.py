@@ -87,6 +87,7 @@ class Latency(Reply, frozen=True, kw_only=True):
     load_ns: Nanoseconds
     first_ns: Nanoseconds
     samples_ns: Annotated[list[Nanoseconds], Meta(min_length=1)]
+    samples_per_turn: list[Positive] | None = None
     runs_per_sample: Positive
     num_warmup: Count
     steady: bool

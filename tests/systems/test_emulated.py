@@ -191,7 +191,7 @@ def test_a_guest_dies_with_whoever_started_it(emulated_python):
     os.close(held_by_guest)
     request = {
         "protocol": runner.PROTOCOL, "what": "latency", "runtime": "tflite_runtime", "model": "",
-        "num_threads": 1, "inputs": "", "preprocessing": [], "wait": True,
+        "num_threads": 1, "inputs": "", "preprocessing": [], "plan": {}, "wait": True,
     }  # fmt: skip
     os.write(hold, (json.dumps(request) + "\n").encode())
     with os.fdopen(alive, "rb") as said:

@@ -626,5 +626,12 @@ def test_what_a_compiler_does_not_know_is_found_before_anything_runs(tmp_path, m
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     monkeypatch.chdir(tmp_path)
     (line,) = check.examine(tmp_path / "params.yaml", ROOT / ".venvs").problems
+    assert line.startswith(
+        "targets.board.convert.vela.system_config: Arm Ethos-U55-128 takes Ethos_U55_"
+    )
+    assert "got Ethos_U55_Nonsense" in line
+    del board["hardware"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    (line,) = check.examine(tmp_path / "params.yaml", ROOT / ".venvs").problems
     assert line.startswith("targets.board: convert.vela.system_config must be one of Ethos_U55_")
     assert "'Ethos_U55_Nonsense'" in line

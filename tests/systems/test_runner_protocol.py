@@ -191,11 +191,15 @@ RUNNERS = {
         "one = other.sample_ns\nother.sample_ns = lambda session, tensors, _: max("
         "one(session, tensors, 1), 1)\nother.SAMPLE_NS = 0": {"latency"},
         "other.wait = lambda request: None": {"wait", "end of input", "killed"},
+        replies("if 'samples_ns' in reply: reply['samples_per_turn'] = [1]"): {"turns"},
     },
     "that knows two codes": {
         replies("code = min(code, 1)"): MISUSES | REFUSALS | {"load of queries"},
         "other.preprocess = lambda steps, samples: samples.astype(np.float32)":
             {"unknown step", "preprocessing", "several inputs"},
+        # it says that it waits, and does not
+        "whole = other.measure\ndef hasty(*args):\n    other.say('{\"turn\": 0}')\n"
+        "    return whole(*args)\nother.measure = hasty": {"turns"},
         # the parent is killed, and its child goes on
         "pid = os.fork()\nif pid:\n    os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))":
             {"killed"},

@@ -146,6 +146,7 @@ CASES = (
     Case("preprocessing", "its steps, on integers", plays.preprocesses, is_known=True),
     Case("several inputs", "by name; quantized, or cast", plays.several, is_known=True),
     Case("latency", "its keys and types; samples so many, so long", plays.times),
+    Case("turns", "waits for each, and counts its samples; or ignores them", plays.takes_turns),
     Case("input digest", "of the first sample alone", plays.digests, is_known=True),
     Case("load of queries", "counts agree; or a reason; or exit 2", plays.loads_queries),
     Case("layers", "operators' times; or exit 1 or 2", plays.tells_layers),

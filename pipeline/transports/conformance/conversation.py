@@ -5,7 +5,7 @@ import os
 import select
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from subprocess import TimeoutExpired
@@ -48,10 +48,17 @@ class Conversation:
         Raises:
             TargetError: it does neither in time.
         """
-        if not base.read_until_ready(self.process, self.said, self.limit_s):
+        return self.has_said(base.READY)
+
+    def has_said(self, line: Mapping[str, Any]) -> bool:
+        """Wait for a line whose document holds that; False where it ends without one.
+
+        Raises:
+            TargetError: it does neither in time.
+        """
+        if not base.read_until(self.process, self.said, self.limit_s, line):
             raise self._too_long()
-        lines = self.said.decode(errors="replace").splitlines()
-        return any((base.document(line) or {}).get("ready") is True for line in lines)
+        return base.has_said(self.said, line)
 
     def go(self) -> None:
         """Send the line to go on, and leave its standard input open."""

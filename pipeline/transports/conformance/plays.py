@@ -218,6 +218,35 @@ def times(subject: Subject) -> Problems:
         yield f"samples of {np.median(samples):.0f} ns; shorter runs are repeated within one"
 
 
+def takes_turns(subject: Subject) -> Problems:
+    """It says when it waits for a turn, and counts samples by turn; or it knows no turns."""
+    lock = f"{subject.scratch}/lock-of-turns"
+    turns = {"turn_ns": SHORT["timed_ns"] // 4, "core": 0}
+    request = subject.request("latency", turns=turns, lock=lock, wait=True)
+    num_turns = 0
+    with conversation.started(subject.transport, "run", request, subject.limit_s) as asked:
+        asked.ready()
+        asked.go()
+        while asked.has_said({"turn": num_turns}):
+            if not asked.is_quiet(QUIET_S):
+                yield "it went on before the line came"
+                return
+            if num_turns == 1:
+                subject.done("run", subject.request("latency", lock=lock))  # it has given it back
+            num_turns += 1
+            asked.go()
+        answer = asked.answer()
+    problem = replies.problem(answer.reply, replies.Latency)
+    if answer.code != runner.DONE or problem is not None:
+        yield f"{answer.told}; {problem}"
+        return
+    counts = (answer.reply or {}).get("samples_per_turn") or []
+    if len(counts) != num_turns:
+        yield f"samples_per_turn {counts} of {num_turns} turns"
+    if num_turns and sum(counts) != len((answer.reply or {})["samples_ns"]):
+        yield f"samples_per_turn {counts}, and {len((answer.reply or {})['samples_ns'])} samples"
+
+
 def loads_queries(subject: Subject) -> Problems:
     """It answers queries one after another, says why not, or does not know of loads."""
     answer = subject.ask("run", subject.request("scenario", load=QUERIES))

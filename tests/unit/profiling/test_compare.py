@@ -85,7 +85,7 @@ def against(before, after, bench, max_rounds=12, tolerance_ratio=0.02):
         before, after, bench, tolerance_ratio=tolerance_ratio, max_rounds=max_rounds,
         on_step=notes.append,
     )  # fmt: skip
-    assert sum("round" in note for note in notes) == 2 * found.after.num_restarts
+    assert sum("round" in note for note in notes) == found.after.num_restarts
     return found
 
 

@@ -160,6 +160,32 @@ def test_a_model_against_itself_has_ratio_one_inside():
     assert found.lower < 1 < found.upper
 
 
+def turns_of(generator, truth, num_rounds, num_turns=30):
+    """Ratios by turn on a machine whose cores now and then go at half their speed."""
+    rounds = []
+    for _ in range(num_rounds):
+        is_slow = generator.random((2, num_turns)) < 0.1
+        noise = generator.normal(0, 0.01, num_turns) + generator.normal(0, 0.005)
+        rounds.append(truth * np.exp(noise + np.log(2) * (is_slow[0] * 1.0 - is_slow[1])))
+    return rounds
+
+
+def test_the_interval_by_turns_holds_the_truth_though_the_machine_changes_its_speed():
+    generator, hits, sure = np.random.default_rng(5), 0, 0
+    for seed in range(100):
+        found = statistics.turns_ratio_interval(turns_of(generator, 1.1, 4), seed)
+        hits += found.lower <= 1.1 <= found.upper
+        sure += 1.05 < found.lower <= found.upper < 1.15
+    assert hits >= 90
+    assert sure >= 90
+
+
+def test_a_ratio_by_turns_is_the_geometric_mean_of_the_rounds_medians():
+    rounds = [np.array(turns) for turns in ([1.0, 2.0, 9.0], [8.0], [0.4, 0.5, 0.5, 0.5])]
+    found = statistics.turns_ratio_interval(rounds, 0)
+    assert found.value == pytest.approx((2 * 8 * 0.5) ** (1 / 3))
+
+
 def test_few_samples_have_no_latency_at_all():
     found = statistics.latency([np.ones(3)] * 3, batched=False, seed=0)
     assert (found.p50, found.p50_lower, found.p90) == (None, None, None)

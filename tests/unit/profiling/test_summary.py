@@ -71,6 +71,28 @@ def test_the_ratio_is_against_the_reference_round_by_round(summarized):
     assert (ratio.value, ratio.lower, ratio.upper) == pytest.approx((0.5, 0.5, 0.5))
 
 
+def in_turns(*turns_ms):
+    samples = [round(ms * MS) for turn in turns_ms for ms in turn]
+    return restart(samples_ns=samples, samples_per_turn=[len(turn) for turn in turns_ms])
+
+
+def test_the_ratio_of_what_was_timed_in_turns_is_turn_by_turn(make_found):
+    """The core went at half its speed from the second turn on."""
+    ours = in_turns([2.0, 2.0, 9.0], [4.0] * 2, [4.0] * 2, [7.0])
+    theirs = in_turns([1.0], [2.0] * 5, [2.0, 3.0, 2.0])
+    found, reference = (
+        make_found(name, [each] * 2) for name, each in zip("ab", (ours, theirs), strict=True)
+    )
+    ratio = summary.ratio(found, reference)
+    assert (ratio.value, ratio.lower, ratio.upper) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_a_runner_without_turns_is_compared_by_rounds(make_found):
+    found = make_found("a", [in_turns([2.0] * 4, [3.0] * 4)] * 2)
+    reference = make_found("b", [restart(1.0)] * 2)
+    assert summary.ratio(found, reference).value == pytest.approx(2.5)
+
+
 def test_the_reference_is_compared_with_nothing(make_found, bench):
     reference = make_found("dense-fp32", [restart()] * 3)
     m = summary.summarize(reference, reference, bench).measurement

@@ -18,6 +18,8 @@ from pipeline.runtimes import runner
 
 ROOT = Path(__file__).parents[3]
 QUICK = {"warmup_ns": 0, "timed_ns": 1_000_000, "min_samples": 4}
+READY = '{"ready": true}'
+TIMED = {"samples_ns": [9] * 4, "runs_per_sample": 1}
 
 
 @pytest.fixture
@@ -77,6 +79,60 @@ def test_workers_start_together_and_run_when_they_are_asked(job):
     assert never_asked.process.returncode == -signal.SIGKILL
 
 
+TURNS = {"warmup_ns": 0, "timed_ns": 30_000_000, "min_samples": 4}
+
+
+def test_two_are_timed_by_turns_on_one_core(job, monkeypatch):
+    order, turn = [], workers.Worker.turn
+
+    def noting(worker, number):
+        order.append(worker)
+        return turn(worker, number)
+
+    monkeypatch.setattr(workers.Worker, "turn", noting)
+    found = workers.in_turns([job, job], 5_000_000, 1, plan=TURNS)
+    for reply in found:
+        assert sum(reply["samples_per_turn"]) == len(reply["samples_ns"]) >= 4
+        assert len(reply["samples_per_turn"]) > 1
+        assert len(reply["host_before"]["affinity"]) == 1
+    assert found[0]["host_before"]["affinity"] == found[1]["host_before"]["affinity"]
+    first, second = order[:2]
+    assert order[:6] == [first, second, second, first, first, second]
+
+
+def test_a_runner_that_knows_no_turns_is_timed_as_a_whole(foreign_job):
+    """It answers when its first turn comes, before the next one begins."""
+    job = foreign_job(f"read request; echo '{READY}'; read go; {foreign(**TIMED)}")
+    found = workers.in_turns([job, job], 5_000_000, 0, plan=QUICK)
+    assert [reply["samples_ns"] for reply in found] == [TIMED["samples_ns"]] * 2
+
+
+def foreign(**reply):
+    """The shell's line that replies so, as our own runner would."""
+    whole = {"protocol": runner.PROTOCOL, "source_digest": runner.source_digest(), **reply}
+    return f"echo '{json.dumps(whole)}'"
+
+
+BROKEN = {
+    "it is killed in a turn": ("kill -9 $$", "the worker was killed by SIGKILL"),
+    "it fails in a turn": (f"{foreign(error='no heat sink')}; exit 1", "fp32.*: no heat sink$"),
+    "its turns hold other samples": (
+        foreign(**TIMED, samples_per_turn=[3]),
+        "the runner took 4 samples and tells of turns with 3; docs/runner-protocol.md says how",
+    ),
+}
+
+
+@pytest.mark.parametrize(("script", "words"), BROKEN.values(), ids=BROKEN)
+def test_what_breaks_in_turns_is_one_line(foreign_job, script, words):
+    job = foreign_job(
+        f"read request; echo '{READY}'; read go; echo '{{\"turn\": 0}}'; read go; {script}"
+    )
+    with pytest.raises(TargetError, match=words) as caught:
+        workers.in_turns([job, job], 5_000_000, 0, plan=QUICK)
+    assert "\n" not in str(caught.value)
+
+
 def test_outputs_run_every_sample_through_preprocessing(
     make_artifact, make_inputs, target, tmp_path
 ):
@@ -113,7 +169,7 @@ def test_a_worker_loads_numpy_one_runtime_and_nothing_heavy(job, tmp_path):
     assert not heavy & modules
     room = {
         "arrivals", "clock", "device_lock", "errors", "host", "layers", "machine", "mapped",
-        "onnxruntime", "runner", "scenarios",
+        "onnxruntime", "runner", "scenarios", "tasks", "turns",
         "session", "structured",
     }  # fmt: skip
     parts = {f"pipeline.runtimes.{name}" for name in room}

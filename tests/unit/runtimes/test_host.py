@@ -24,6 +24,27 @@ def test_time_of_others_is_what_is_neither_idle_nor_own(before, after, expected)
     assert host.others_ratio(before, after) == expected
 
 
+def test_spans_count_together_and_what_lies_between_them_does_not(monkeypatch):
+    readings = [CpuTime(0, 0, 0), CpuTime(10, 0, 10), CpuTime(90, 0, 10), CpuTime(100, 0, 15)]
+    monkeypatch.setattr(host, "cpu_time", iter(readings).__next__)
+    watch = host.OthersWatch()
+    assert watch.ratio() is None
+    for _ in range(2):
+        watch.start()
+        watch.stop()
+    assert watch.ratio() == 0.25
+
+
+def test_a_span_ends_once(monkeypatch):
+    readings = [CpuTime(0, 0, 0), CpuTime(10, 0, 10), CpuTime(20, 0, 10)]
+    monkeypatch.setattr(host, "cpu_time", iter(readings).__next__)
+    watch = host.OthersWatch()
+    watch.start()
+    watch.stop()
+    watch.stop()
+    assert watch.ratio() == 0.0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, Linux only")
 def test_own_work_counts_as_own():
     before, end = host.cpu_time(), time.process_time() + 0.1

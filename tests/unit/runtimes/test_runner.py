@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import preprocessing
 from pipeline.runtimes import device_lock, runner
 from tests.unit.runtimes.conftest import PLAN
 
@@ -88,6 +89,14 @@ def test_commands_are_three(arguments):
 def test_what_load_lacks_is_named(load, key):
     del load[key]
     assert refusal("load", load) == (2, f"the request lacks {key}")
+
+
+@pytest.mark.parametrize(
+    "asked", [5, {}, {"turn_ns": 1}, {"turn_ns": 1, "core": 0.5}, {"turn_ns": -1, "core": 0}]
+)
+def test_turns_are_whole_numbers_or_misuse(request_of, asked):
+    code, said = refusal("run", request_of("latency", turns=asked))
+    assert (code, said) == (2, f"turns takes turn_ns, core, whole numbers; got {asked!r}")
 
 
 @pytest.mark.parametrize("what", ["latency", "outputs"])
@@ -179,7 +188,7 @@ def test_whatever_fails_is_told_with_its_kind(request_of, monkeypatch, capsys, e
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(runner.preprocessing, "apply_all", fail)
+    monkeypatch.setattr(preprocessing, "apply_all", fail)
     code, said = refusal("run", request_of("outputs"))
     assert (code, said.replace("'", "")) == (1, f"{type(error).__name__}: 4 GiB")
     assert "Traceback" in capsys.readouterr().err, "for whoever mends the runner"

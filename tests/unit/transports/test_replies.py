@@ -158,8 +158,8 @@ READY = '{"ready": true}'
 def test_a_runner_is_ready_when_it_says_so(script, is_in_time, said):
     found = bytearray()
     with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True) as process:
-        assert base.read_until_ready(process, found, 60 if is_in_time else 0.3) == is_in_time
+        assert base.read_until(process, found, 60 if is_in_time else 0.3) == is_in_time
         assert found.decode() == said
         if is_in_time:  # what was read once is not waited for again
-            assert base.read_until_ready(process, found, 0)
+            assert base.read_until(process, found, 0)
         process.send_signal(signal.SIGKILL)
