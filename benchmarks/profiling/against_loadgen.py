@@ -1,7 +1,9 @@
 """Our p50 against two other harnesses', and our own part: `python -m benchmarks.profiling.against_loadgen`.
 
 The same file in the same runtime on one thread, SingleStream. Each figure is a process of its own;
-rounds go forwards and backwards by turns, and the interval (95 %) of a ratio is over rounds.
+those of a round run after one another on the same core, forwards and backwards by turns. The ratio
+is the median over rounds, its interval (95 %) that of order statistics: on a shared machine a core
+changes its speed by half from one second to the next, so that single rounds are far off.
 
 - MLPerf LoadGen drives the same adapter: what differs is who issues, warms up and takes the time.
 - OpenVINO's benchmark_app (synchronous, one stream, f32, threads not pinned, as ours) has a loop
@@ -13,7 +15,6 @@ does nothing, batched as such a net is; and what LoadGen, which times every run 
 """  # noqa: E501 - the command is one line
 
 import argparse
-import datetime as dt
 import itertools
 import json
 import os
@@ -21,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -31,20 +32,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.profiling import page
 from pipeline import manifest, params
 from pipeline.profiling import loadgen, workers
 from pipeline.profiling.bench import Preset
 from pipeline.profiling.loadgen import Settings
-from pipeline.profiling.statistics import ratio_interval
 from pipeline.profiling.workers import Job
-from pipeline.targets import device
 
 ROOT = Path(__file__).parents[2]
 SHAPE, NUM_CLASSES, WIDTH = (3, 128, 128), 10, 1.0  # 4 ms of MobileNetV1, 0.2 MB to copy in
 SMALL = 128  # the small net's features
-NUM_ROUNDS, SECONDS = 12, 3.0
+NUM_ROUNDS, SECONDS = 40, 1.0
 TOLERANCE, MAX_OVERHEAD_US = 0.05, 1.0
-ROUND = Preset(num_restarts=1, warmup_s=1.0, timed_s=SECONDS, min_samples=11)
+ROUND = Preset(num_restarts=1, warmup_s=0.5, timed_s=SECONDS, min_samples=11)
 TOOLS = ("openvino", "onnxruntime", "mlcommons-loadgen")
 Side = Callable[[], float]
 
@@ -120,13 +120,7 @@ def write_small(folder: Path) -> None:
 
 def job_of(artifact: Path, runtime: params.Runtime) -> Job:
     converter: params.Converter = "to_openvino" if runtime == "openvino" else "to_onnxruntime"
-    target = params.Target(
-        converter=converter,
-        runtime=runtime,
-        convert=params.Convert(precisions=("fp32",)),
-        profile=params.Profile(),
-        select=params.Select(),
-    )
+    target = page.target_of(runtime, converter)
     return workers.job_of(artifact, artifact.with_suffix(".npz"), target)
 
 
@@ -174,14 +168,14 @@ def compare(
         sides["benchmark_app"] = partial(benchmark_app_p50_ms, job.model, folder)
     found: dict[str, list[float]] = {name: [] for name in sides}
     for index in range(num_rounds):
-        for name in sides if index % 2 == 0 else reversed(sides):
-            found[name].append(sides[name]())
+        with page.on_one_core(index):
+            for name in sides if index % 2 == 0 else reversed(sides):
+                found[name].append(sides[name]())
         said = ", ".join(f"{name} {values[-1]:.3f} ms" for name, values in found.items())
         print(f"{runtime}, round {index + 1}: {said}", flush=True)
     rows: list[tuple[str, ...]] = []
     for name in list(sides)[1:]:
-        pairs = [[np.array([value]) for value in found[side]] for side in ("ours", name)]
-        ratio = ratio_interval(pairs[0], pairs[1], seed=0)
+        ratio = page.median_ratio(found["ours"], found[name])
         within = ratio.lower >= 1 - TOLERANCE and ratio.upper <= 1 + TOLERANCE
         rows.append(
             (
@@ -198,8 +192,6 @@ def compare(
 def write(
     rows: list[tuple[str, ...]], small: list[dict[str, Any]], theirs: list[float], rounds: int
 ) -> None:
-    machine = device.describe()
-    today = dt.datetime.now(dt.timezone.utc).date().isoformat()
     p50s = [statistics.median(r["samples_ns"]) / r["runs_per_sample"] / 1e3 for r in small]
     overheads = [reply["loop_overhead_ns"] / 1e3 for reply in small]
     verdict = "yes" if max(overheads) < MAX_OVERHEAD_US else "NO"
@@ -219,26 +211,17 @@ def write(
     tools = ", ".join(f"{tool} {version(tool)}" for tool in TOOLS)
     shape = "x".join(map(str, SHAPE))
     lines = [
-        f"# Our p50 against LoadGen's and benchmark_app's: {machine['cpu_model']}, {today}",
-        "",
-        f"{tools}; load average {os.getloadavg()[0]:.1f} on {machine['num_cores']} cores at the",
-        f"end. MobileNetV1, width {WIDTH:g}, inputs {shape}, fp32, one thread; {rounds} rounds of",
+        f"{tools}; {page.load_average()}.",
+        f"MobileNetV1, width {WIDTH:g}, inputs {shape}, fp32, one thread; {rounds} rounds of",
         f"{SECONDS:g} s. To repeat: `python -m benchmarks.profiling.against_loadgen`.",
         "",
-        *table(("compared", "ours, p50 in ms", "theirs", "ratio (95 % interval)", "asked"), rows),
+        *page.table(
+            ("compared", "ours, p50 in ms", "theirs", "ratio (95 % interval)", "asked"), rows
+        ),
         "",
-        *table((f"net of {statistics.median(p50s):.0f} us", "us", "asked"), small_rows),
-        "",
-        (__doc__ or "").partition("\n\n")[2].strip(),
+        *page.table((f"net of {statistics.median(p50s):.0f} us", "us", "asked"), small_rows),
     ]
-    path = ROOT / f"docs/benchmarks/against_loadgen_{today}.md"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(path.read_text(encoding="utf-8"))
-
-
-def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    lines = [f"| {' | '.join(row)} |" for row in (head, *rows)]
-    return [lines[0], "|---" * len(head) + "|", *lines[1:]]
+    page.write("against_loadgen", "Our p50 against LoadGen's and benchmark_app's", lines, __doc__)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ sends to a device (int8), as floats r = scale (q - zero_point); SLIPWAY_DATA nam
 """  # noqa: E501 - the command is one line
 
 import csv
-import datetime as dt
 import os
 import subprocess
 import sys
@@ -21,9 +20,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.profiling import page
 from pipeline.profiling.any_file import Row
 from pipeline.reporting import places_view
-from pipeline.targets import device
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("SLIPWAY_DATA", ROOT.parent / "shared" / "data"))
@@ -70,7 +69,7 @@ def main() -> None:
             check=True, capture_output=True, text=True,
         )  # fmt: skip
     check(*found)
-    print(write(found, float(built_in.stdout)).read_text(encoding="utf-8"))
+    write(found, float(built_in.stdout))
 
 
 def model(name: str) -> Path:
@@ -143,29 +142,27 @@ def check(int8: Found, floats: Found) -> None:
 
 
 def write(found: Sequence[Found], built_in: float) -> Path:
-    machine = device.describe()
-    today = dt.datetime.now(dt.timezone.utc).date().isoformat()
     int8, floats = found
     low, high = PUBLISHED
     here, there = accuracies(int8), accuracies(floats)
+    asked = f"{low} to {high} %"
+    rows = [
+        ("accuracy, int8 file", asked, _list(here)),
+        ("accuracy, float file", asked, f"{_list(there)}; tflite-micro refuses it"),
+        ("arena in tflite-micro, int8 file", f"{ARENA_KB} kB", f"{arena_kb(int8)} kB"),
+    ]
     lines = [
-        f"# MLPerf Tiny keyword spotting: {machine['cpu_model']}, {today}",
-        "",
-        f"{versions(int8)}; preset quick, 1 thread; load average {os.getloadavg()[0]:.1f} on",
-        f"{machine['num_cores']} cores at the end.",
+        f"{versions(int8)}; preset quick, 1 thread; {page.load_average()}.",
         "To repeat: `python -m benchmarks.profiling.keyword_spotting`.",
         "",
-        "| | asked | found |",
-        "|---|---|---|",
-        f"| accuracy, int8 file | {low} to {high} % | {_list(here)} |",
-        f"| accuracy, float file | {low} to {high} % | {_list(there)}; tflite-micro refuses it |",
-        f"| arena in tflite-micro, int8 file | {ARENA_KB} kB | {arena_kb(int8)} kB |",
+        *page.table(("", "asked", "found"), rows),
         "",
     ]
     for each, names in ((int8, (INT8, FLOAT)), (floats, (FLOAT, ""))):
         measured, agreement = places_view.tables(each.rows, names)
-        lines += [f"## {each.name}", "", *_table(measured)]
-        lines += ["Their outputs beside each other:", "", *_table(agreement)]
+        lines += [f"## {each.name}", "", *page.table(measured.header, measured.rows), ""]
+        lines += ["Their outputs beside each other:", ""]
+        lines += [*page.table(agreement.header, agreement.rows), ""]
     lines += [
         "The float file is a hybrid: the weights of five of its convolutions are int8, and kernels",
         "quantize activations as they come. So tflite-micro refuses it, and its accuracy is that",
@@ -176,12 +173,8 @@ def write(found: Sequence[Found], built_in: float) -> Path:
         "There is no time in agreement, so emulated places stand beside measured ones.",
         "tflite-micro runs here with a micro-controller's kernels, so its time is nobody's.",
         f"Flags of what was timed: {', '.join(flags(found)) or 'none'}.",
-        "",
-        (__doc__ or "").partition("\n\n")[2].strip(),
     ]
-    path = ROOT / f"docs/benchmarks/keyword_spotting_{today}.md"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+    return page.write("keyword_spotting", "MLPerf Tiny keyword spotting", lines, __doc__)
 
 
 def versions(found: Found) -> str:
@@ -199,12 +192,6 @@ def flags(found: Sequence[Found]) -> list[str]:
 
 def _list(values: Mapping[str, float]) -> str:
     return ", ".join(f"{value:.1f} % ({place})" for place, value in values.items())
-
-
-def _table(table: places_view.Table) -> list[str]:
-    rows = [" | ".join(cells) for cells in (table.header, *table.rows)]
-    head, *rest = [f"| {row} |" for row in rows]
-    return [head, "|---" * len(table.header) + "|", *rest, ""]
 
 
 if __name__ == "__main__":

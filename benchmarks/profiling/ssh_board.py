@@ -5,39 +5,38 @@ The board is that of tests/systems/board.py: an sshd with a home and a Python of
 is back, each time over a new connection; with nothing on the board yet (a folder that is not
 there: our runner, the model and one input go over), and again with all bytes already there. p50:
 the same file with the same version of tflite-runtime, over SSH and in an environment of this
-machine, in rounds of one process each, forwards and backwards by turns; the interval (95 %) of the
-ratio is over rounds. The net is MLPerf Tiny's for visual wake words, from SLIPWAY_DATA.
+machine, by turns of milliseconds on the same core as `slipway compare` does it; the interval (95 %)
+of the ratio is over rounds of one process each. The net is MLPerf Tiny's for visual wake words,
+from SLIPWAY_DATA.
 """
 
 import argparse
-import datetime as dt
 import os
 import statistics
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks.profiling import page
 from pipeline import manifest, params
 from pipeline.measurement import Interval
-from pipeline.profiling import workers
+from pipeline.profiling import summary, workers
 from pipeline.profiling.bench import Preset
-from pipeline.profiling.statistics import ratio_interval
+from pipeline.profiling.measure import TURN_NS
+from pipeline.profiling.statistics import turns_ratio_interval
 from pipeline.profiling.workers import Job
-from pipeline.targets import device
 from pipeline.transports.ssh import Ssh
 from tests.systems import board as boards
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("SLIPWAY_DATA", ROOT.parent / "shared" / "data"))
 MODEL, SHAPE = DATA / "mlperf-tiny/models/vww_96_float.tflite", (96, 96, 3)
-NUM_TIMES, NUM_ROUNDS = 9, 40
+NUM_TIMES, NUM_ROUNDS = 9, 12
 LIMIT_S, LIMIT_AGAIN_S, TOLERANCE = 3.0, 1.5, 0.05
 ONE_RUN = Preset(num_restarts=1, warmup_s=0.0, timed_s=0.0, min_samples=1)
 ROUND = Preset(num_restarts=1, warmup_s=0.3, timed_s=0.7, min_samples=11)
@@ -46,18 +45,22 @@ QUIET = 1.5  # load average above which the page says that it was not
 
 @dataclass(frozen=True)
 class Found:
-    """Seconds to the first sample, and p50 in ms by round."""
+    """Seconds to the first sample, and the replies of each round: over SSH, local."""
 
     first_s: list[float]
     again_s: list[float]
-    over_ssh: list[NDArray[np.float64]]
-    local: list[NDArray[np.float64]]
-    version: str
+    rounds: list[list[dict[str, Any]]]
 
     @property
     def ratio(self) -> Interval:
         """p50 over SSH to local."""
-        return ratio_interval(self.over_ssh, self.local, seed=0)
+        return turns_ratio_interval([summary.turn_ratios(*pair) for pair in self.rounds], seed=0)
+
+    @property
+    def p50_ms(self) -> list[float]:
+        """Over SSH, and local."""
+        sides = zip(*self.rounds, strict=True)
+        return [float(np.median(np.concatenate(list(map(summary.per_run_ms, s))))) for s in sides]
 
 
 def main() -> None:
@@ -70,7 +73,7 @@ def main() -> None:
         raise SystemExit(reason)
     with tempfile.TemporaryDirectory() as name, boards.running(Path(name) / "board") as board:
         found = measure(board, Path(name), options.times, options.rounds)
-    print(write(found, load).read_text(encoding="utf-8"))
+    write(found, load)
 
 
 def measure(board: boards.Board, folder: Path, num_times: int, num_rounds: int) -> Found:
@@ -82,7 +85,8 @@ def measure(board: boards.Board, folder: Path, num_times: int, num_rounds: int) 
     np.savez(inputs, inputs=raw)
 
     def job(connection: params.Connection | None) -> Job:
-        return workers.job_of(artifact, inputs, target_of(connection))
+        target = page.target_of("tflite_runtime", "to_litert", connection, "device-tflite")
+        return workers.job_of(artifact, inputs, target)
 
     first_s: list[float] = []
     again_s: list[float] = []
@@ -90,36 +94,9 @@ def measure(board: boards.Board, folder: Path, num_times: int, num_rounds: int) 
         there = board.connection(folder=f"slipway-{number}")
         for seconds in (first_s, again_s):
             seconds.append(seconds_to_first_sample(job(there), there))
-    sides = {"ssh": job(board.connection()), "local": job(None)}
-    times: dict[str, list[NDArray[np.float64]]] = {side: [] for side in sides}
-    for number in range(num_rounds):
-        order = list(sides) if number % 2 == 0 else list(reversed(sides))
-        for side, reply in zip(order, one_round([sides[side] for side in order]), strict=True):
-            times[side].append(np.array(reply["samples_ns"]) / (reply["runs_per_sample"] * 1e6))
-            version = reply["facts"]["version"]
-    return Found(first_s, again_s, times["ssh"], times["local"], version)
-
-
-def one_round(jobs: list[Job]) -> list[dict[str, Any]]:
-    """Start a worker for each, as a profile does, and let one after the other be timed."""
-    with ExitStack() as stack:
-        started = [
-            stack.enter_context(workers.started(job, "latency", plan=ROUND.plan())) for job in jobs
-        ]
-        for worker in started:
-            worker.wait()
-        return [worker.result() for worker in started]
-
-
-def target_of(connection: params.Connection | None) -> params.Target:
-    return params.Target(
-        converter="to_litert",
-        runtime="tflite_runtime",
-        connection=connection,
-        convert=params.Convert(precisions=("fp32",)),
-        profile=params.Profile(environment="device-tflite"),
-        select=params.Select(),
-    )
+    pair, plan = [job(board.connection()), job(None)], ROUND.plan()
+    rounds = [workers.in_turns(pair, TURN_NS, number, plan=plan) for number in range(num_rounds)]
+    return Found(first_s, again_s, rounds)
 
 
 def seconds_to_first_sample(job: Job, connection: params.Ssh) -> float:
@@ -137,38 +114,29 @@ def disconnect(connection: params.Ssh) -> None:
 
 
 def write(found: Found, load: float) -> Path:
-    machine = device.describe()
-    today = dt.datetime.now(dt.timezone.utc).date().isoformat()
-    p50 = [np.median(np.concatenate(side)) for side in (found.over_ssh, found.local)]
+    over_ssh, local = found.p50_ms
     ratio = found.ratio
     within = 1 - TOLERANCE <= ratio.lower <= ratio.upper <= 1 + TOLERANCE
     rows = [
         seconds("first sample, nothing there yet", found.first_s, LIMIT_S),
         seconds("first sample, bytes already there", found.again_s, LIMIT_AGAIN_S),
         (
-            f"p50 over SSH ({p50[0]:.3f} ms) to local ({p50[1]:.3f} ms)",
+            f"p50 over SSH ({over_ssh:.3f} ms) to local ({local:.3f} ms)",
             f"95 % interval within +-{TOLERANCE:.0%}",
             f"{ratio.value:.3f} ({ratio.lower:.3f} to {ratio.upper:.3f})",
             "met" if within else "not met",
         ),
     ]
     noise = "" if load < QUIET else " The machine was busy: to be run again on a quiet one."
+    version = found.rounds[0][0]["facts"]["version"]
     lines = [
-        f"# A board by SSH: {machine['cpu_model']}, {today}",
-        "",
-        f"tflite-runtime {found.version}; load average {load:.1f} at the start and",
-        f"{os.getloadavg()[0]:.1f} at the end on {machine['num_cores']} cores.{noise}",
+        f"tflite-runtime {version}; load average {load:.1f} at the start,",
+        f"{page.load_average()}.{noise}",
         "To repeat: `python -m benchmarks.profiling.ssh_board`.",
         "",
-        "| | asked | found | |",
-        "|---|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-        (__doc__ or "").partition("\n\n")[2].strip(),
+        *page.table(("", "asked", "found", ""), rows),
     ]
-    path = ROOT / f"docs/benchmarks/ssh_board_{today}.md"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+    return page.write("ssh_board", "A board by SSH", lines, __doc__)
 
 
 def seconds(what: str, times: list[float], limit_s: float) -> tuple[str, str, str, str]:

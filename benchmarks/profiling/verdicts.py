@@ -8,9 +8,7 @@ than of the preset `quick`, which makes its task harder.
 """
 
 import collections
-import datetime as dt
 import itertools
-import os
 import sys
 import tempfile
 from importlib.metadata import version
@@ -20,8 +18,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline import manifest, params
-from pipeline.profiling import compare
+from benchmarks.profiling import page
+from pipeline import manifest
+from pipeline.profiling import compare, measure
 from pipeline.profiling.bench import Bench, Candidate, Preset
 from pipeline.targets import device
 
@@ -88,50 +87,37 @@ def make_bench(folder: Path) -> Bench:
     inputs = folder / "inputs.npz"
     raw = np.random.default_rng(1).normal(size=(16, ROWS, WIDTH)).astype(np.float32)
     np.savez(inputs, inputs=raw)
-    target = params.Target(
-        converter="to_onnxruntime",
-        runtime="onnxruntime",
-        convert=params.Convert(precisions=("fp32",)),
-        profile=params.Profile(),
-        select=params.Select(),
-    )
+    target = page.target_of("onnxruntime", "to_onnxruntime")
     labels = np.zeros(len(raw), np.int64)
     return Bench("bench", target, device.describe(), inputs, labels, ROUND)
 
 
 def write(same: Seen, slower: Seen, ratios: dict[str, list[float]]) -> None:
-    machine = device.describe()
-    today = dt.datetime.now(dt.timezone.utc).date().isoformat()
     verdicts = ("better", "worse", "unchanged", "inconclusive")
-    rows = [
-        ("the same file", same, ratios["same"], f"at most {MOST_FALSE} of 100 worse"),
+    rows = []
+    for what, seen, found, asked in (
+        ("the same file", same, ratios["same"], f"at most {MOST_FALSE} of {NUM_SAME} worse"),
         (
             "10 % more work",
             slower,
             ratios["slower"],
             f"at least {LEAST_FOUND} of {NUM_SLOWER} worse",
         ),
-    ]
+    ):
+        low, middle, high = np.percentile(found, (5, 50, 95))
+        counts = (str(seen[verdict]) for verdict in verdicts)
+        spread = f"{middle:.3f} ({low:.3f} to {high:.3f})"
+        rows.append((what, str(seen.total()), *counts, spread, asked))
+    head = ("compared", "times", *verdicts, "ratio of p50: median (5 to 95 %)", "asked")
     lines = [
-        f"# Verdicts of `slipway compare`: {machine['cpu_model']}, {today}",
-        "",
-        f"onnxruntime {version('onnxruntime')}; load average {os.getloadavg()[0]:.1f} on",
-        f"{machine['num_cores']} cores at the end. Tolerance {TOLERANCE:.0%}, at most {MAX_ROUNDS}",
-        f"rounds of {ROUND.warmup_s} + {ROUND.timed_s} s.",
+        f"onnxruntime {version('onnxruntime')}; {page.load_average()}.",
+        f"Tolerance {TOLERANCE:.0%}, at most {MAX_ROUNDS} rounds of {ROUND.warmup_s} +",
+        f"{ROUND.timed_s} s, in turns of {measure.TURN_NS / 1e6:g} ms.",
         "To repeat: `python -m benchmarks.profiling.verdicts`.",
         "",
-        f"| compared | times | {' | '.join(verdicts)} | ratio of p50: median (5 to 95 %) | asked |",
-        f"|---|---|{'---|' * len(verdicts)}---|---|",
+        *page.table(head, rows),
     ]
-    for what, seen, found, asked in rows:
-        low, middle, high = np.percentile(found, (5, 50, 95))
-        counts = " | ".join(str(seen[verdict]) for verdict in verdicts)
-        spread = f"{middle:.3f} ({low:.3f} to {high:.3f})"
-        lines.append(f"| {what} | {seen.total()} | {counts} | {spread} | {asked} |")
-    lines += ["", (__doc__ or "").partition("\n\n")[2].strip()]
-    path = ROOT / f"docs/benchmarks/verdicts_{today}.md"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(path.read_text(encoding="utf-8"))
+    page.write("verdicts", "Verdicts of `slipway compare`", lines, __doc__)
 
 
 if __name__ == "__main__":

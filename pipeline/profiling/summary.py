@@ -172,7 +172,7 @@ def identity(candidate: Candidate, bench: Bench) -> dict[str, Any]:
 
 
 def _latency(restarts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    per_run_ms = [_per_run_ms(restart) for restart in restarts]
+    restarts_ms = [per_run_ms(restart) for restart in restarts]
     runs = max(restart["runs_per_sample"] for restart in restarts)
     num_runs = sum(r["runs_per_sample"] * len(r["samples_ns"]) for r in restarts)
     total_ns = sum(sum(restart["samples_ns"]) for restart in restarts)
@@ -180,9 +180,9 @@ def _latency(restarts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "runtime_version": restarts[0]["facts"]["version"],
         "num_restarts": len(restarts),
         "num_warmup": sum(1 + restart["num_warmup"] for restart in restarts),
-        "num_samples": sum(len(samples) for samples in per_run_ms),
+        "num_samples": sum(len(samples) for samples in restarts_ms),
         "runs_per_sample": runs,
-        "latency_ms": statistics.latency(per_run_ms, batched=runs > 1, seed=SEED),
+        "latency_ms": statistics.latency(restarts_ms, batched=runs > 1, seed=SEED),
         "throughput_per_s": num_runs / total_ns * NS_PER_S,
         "load_ms": float(np.median([r["load_ns"] for r in restarts])) / NS_PER_MS,
         "first_ms": float(np.median([r["first_ns"] for r in restarts])) / NS_PER_MS,
@@ -196,17 +196,17 @@ def ratio(found: Found, reference: Found, confidence: float = 95.0) -> Interval:
     """
     pairs = list(zip(found.restarts, reference.restarts, strict=True))
     if all(each.get("samples_per_turn") for pair in pairs for each in pair):
-        turns = [_turn_ratios(*pair) for pair in pairs]
+        turns = [turn_ratios(*pair) for pair in pairs]
         return statistics.turns_ratio_interval(turns, SEED, confidence)
     return statistics.ratio_interval(
-        [_per_run_ms(restart) for restart in found.restarts],
-        [_per_run_ms(restart) for restart in reference.restarts],
+        [per_run_ms(restart) for restart in found.restarts],
+        [per_run_ms(restart) for restart in reference.restarts],
         SEED,
         confidence,
     )
 
 
-def _turn_ratios(one: dict[str, Any], other: dict[str, Any]) -> NDArray[np.float64]:
+def turn_ratios(one: dict[str, Any], other: dict[str, Any]) -> NDArray[np.float64]:
     """Return [T] ratios of the medians of turns, as many as both had."""
     ours, theirs = _turn_medians(one), _turn_medians(other)
     shortest = min(len(ours), len(theirs))
@@ -215,10 +215,11 @@ def _turn_ratios(one: dict[str, Any], other: dict[str, Any]) -> NDArray[np.float
 
 def _turn_medians(restart: dict[str, Any]) -> NDArray[np.float64]:
     ends = np.cumsum(restart["samples_per_turn"])[:-1]
-    return np.array([np.median(turn) for turn in np.split(_per_run_ms(restart), ends)])
+    return np.array([np.median(turn) for turn in np.split(per_run_ms(restart), ends)])
 
 
-def _per_run_ms(restart: dict[str, Any]) -> NDArray[np.float64]:
+def per_run_ms(restart: dict[str, Any]) -> NDArray[np.float64]:
+    """Return [N] milliseconds a run of a reply's samples."""
     samples = np.array(restart["samples_ns"], np.float64)
     per_run: NDArray[np.float64] = samples / (restart["runs_per_sample"] * NS_PER_MS)
     return per_run
@@ -237,7 +238,7 @@ def _host(found: Found) -> dict[str, Any]:
             {
                 **{key: restart[key] for key in HOST_KEYS},
                 **{key: restart.get(key) for key in CLOCK_KEYS},
-                "p50_ms": statistics.percentile(_per_run_ms(restart), 50),
+                "p50_ms": statistics.percentile(per_run_ms(restart), 50),
             }
             for restart in restarts
         ],

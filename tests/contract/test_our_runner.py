@@ -2,7 +2,7 @@
 
 from pipeline.transports import choose
 from pipeline.transports.conformance import cases
-from tests.contract.test_runtimes import target_of
+from tests.reference_models import target_of
 
 
 def test_it_keeps_to_every_case_in_the_build_environment():

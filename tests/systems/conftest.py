@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.systems import android as androids
@@ -29,6 +30,22 @@ def emulated_environments(tmp_path_factory):
         source = ROOT / "pipeline" if path.name == "pipeline" else path
         (packages / path.name).symlink_to(source)
     return environments
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """200 samples of the tiny models."""
+    path = tmp_path / "inputs.npz"
+    np.savez(path, inputs=np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32))
+    return path
+
+
+@pytest.fixture
+def large_file(tmp_path):
+    """A file whose way takes a while."""
+    path = tmp_path / "model.tflite"
+    path.write_bytes(np.random.default_rng(0).bytes(3_000_000))
+    return path
 
 
 @pytest.fixture

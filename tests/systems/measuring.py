@@ -6,7 +6,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from pipeline import manifest, params
+from pipeline.errors import TargetError
+from pipeline.transports import probe
 from pipeline.transports.conformance.subject import TINY
 
 ENVIRONMENTS = Path(__file__).parents[2] / ".venvs"
@@ -24,6 +28,13 @@ def target_of(connection=None, environment="build", runtime="tflite_runtime") ->
         profile=params.Profile(environment=environment),
         select=params.Select(),
     )
+
+
+def assert_not_reached(connection: params.Connection, words: str) -> None:
+    """Ask a device that cannot be reached: one line says why."""
+    with pytest.raises(TargetError, match=words) as caught:
+        probe.ask(connection)
+    assert "\n" not in str(caught.value)
 
 
 def write_artifact(folder: Path, content: "bytes | Path | None" = None, steps=()) -> Path:

@@ -3,7 +3,6 @@
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 
 from pipeline.errors import TargetError
@@ -18,26 +17,11 @@ from tests.systems.measuring import ENVIRONMENTS, QUICK, target_of, write_artifa
 LONG = {**QUICK, "timed_ns": 100_000_000_000}
 LOST = re.compile(r"the connection was lost; nothing was recorded, try again$")
 KILLED = re.compile(r"the runner was killed by SIGKILL; free memory there, and try again$")
-CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
 
 @pytest.fixture
 def artifact(tmp_path):
     return write_artifact(tmp_path / "dense-fp32")
-
-
-@pytest.fixture
-def inputs(tmp_path):
-    path = tmp_path / "inputs.npz"
-    np.savez(path, inputs=np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32))
-    return path
-
-
-@pytest.fixture
-def model(tmp_path):
-    path = tmp_path / "model.tflite"
-    path.write_bytes(CONTENT)
-    return path
 
 
 def test_outputs_of_the_device_are_those_of_here(android, artifact, inputs):
@@ -87,43 +71,39 @@ def test_a_runner_that_ends_before_its_reply_is_one_line(android, artifact, inpu
     workers.call(job, "latency", plan=QUICK)
 
 
-def test_the_next_call_goes_on_where_this_one_stopped(android, model):
+def test_the_next_call_goes_on_where_this_one_stopped(android, large_file):
     with android.narrow(300_000, times=3) as port:
         connection = android.connection(serial=android.connect(port))
         with pytest.raises(BrokenLineError):
-            choose.to(connection).place({model.name: model})
+            choose.to(connection).place({large_file.name: large_file})
     (part,) = (android.folder / "slipway").glob("files/*/*.part")
     had = part.stat().st_size
     assert had > 0
-    with android.narrow(len(CONTENT) - had + 50_000, times=99) as port:
+    with android.narrow(large_file.stat().st_size - had + 50_000, times=99) as port:
         connection = android.connection(serial=android.connect(port))
-        folder = choose.to(connection).place({model.name: model})
-    assert (android.folder / folder / model.name).read_bytes() == CONTENT
+        folder = choose.to(connection).place({large_file.name: large_file})
+    assert (android.folder / folder / large_file.name).read_bytes() == large_file.read_bytes()
 
 
-def test_a_device_without_room_is_one_line(android, small_folder, model):
+def test_a_device_without_room_is_one_line(android, small_folder, large_file):
     with small_folder(android.folder / "small", 256 * 1024) as folder:
         transport = choose.to(android.connection(folder=str(folder / "slipway")))
         words = r"model.tflite \(3000000 bytes\) cannot be written .*No space left.*free some"
         with pytest.raises(TargetError, match=words) as caught:
-            transport.place({model.name: model})
+            transport.place({large_file.name: large_file})
         assert "\n" not in str(caught.value)
 
 
 class TestReaching:
     def test_a_serial_that_adb_does_not_know(self, android):
-        self.refused(android.connection(serial="emulator-5554"), "adb knows no such device; `adb")
+        connection = android.connection(serial="emulator-5554")
+        measuring.assert_not_reached(connection, "adb knows no such device; `adb")
 
     def test_a_device_switched_off(self, android):
         android.stop()
-        self.refused(android.connection(), "adb knows no such device|it is offline")
+        measuring.assert_not_reached(android.connection(), "adb knows no such device|it is offline")
 
     def test_an_interpreter_that_is_not_there(self, android):
+        connection = android.connection(python="python9")
         words = r"python9 with numpy does not run there \(127\)"
-        self.refused(android.connection(python="python9"), words)
-
-    @staticmethod
-    def refused(connection, words):
-        with pytest.raises(TargetError, match=words) as caught:
-            probe.ask(connection)
-        assert "\n" not in str(caught.value)
+        measuring.assert_not_reached(connection, words)

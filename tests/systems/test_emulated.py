@@ -8,26 +8,22 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline import manifest, params
+from pipeline import manifest
 from pipeline.profiling import measure, workers
 from pipeline.profiling.workers import ModelRefusedError
 from pipeline.runtimes import runner
 from pipeline.targets import tools
+from tests.reference_models import MAX_KERNEL_ERROR, RESNET, images, model_artifact, target_of
+
+__all__ = ["images", "model_artifact"]  # fixtures
 
 ROOT = Path(__file__).parents[2]
 NAME = "emulated-aarch64"
-RESNET = {
-    "onnxruntime": ("onnx/pretrainedResnet.onnx", ({"step": "channels_first"},)),
-    "tflite_runtime": ("pretrainedResnet.tflite", ()),
-}
-# Same weights, other kernels: sums in another order, through nine layers and a softmax.
-MAX_KERNEL_ERROR = 1e-4
 TIME_LIMIT_S = 60
 # AT_HWCAP of <asm/hwcap.h> for arm64, by bit
 HWCAPS = """
@@ -36,47 +32,13 @@ HWCAPS = """
 """.split()  # noqa: SIM905 - as the header lists them
 
 
-def target_of(runtime, environment=NAME):
-    return params.Target(
-        converter="to_onnxruntime" if runtime == "onnxruntime" else "to_litert",
-        runtime=runtime,
-        convert=params.Convert(precisions=("fp32",)),
-        profile=params.Profile(environment=environment),
-        select=params.Select(),
-    )
-
-
-@pytest.fixture
-def artifact(data_path, tmp_path):
-    """A reference model of MLPerf Tiny as an artifact directory."""
-
-    def make(name, steps=()):
-        folder = Path(tempfile.mkdtemp(dir=tmp_path, prefix=Path(name).stem))
-        source = data_path / "mlperf-tiny/models" / name
-        shutil.copyfile(source, folder / f"model{source.suffix}")
-        manifest.write(folder, model="tiny", stage="convert", preprocessing=steps)
-        return folder
-
-    return make
-
-
-@pytest.fixture
-def images(tmp_path):
-    path = tmp_path / "images.npz"
-    generator = np.random.default_rng(0)
-    np.savez(path, inputs=generator.uniform(0, 255, (8, 32, 32, 3)).astype(np.float32))
-    return path
-
-
-@pytest.mark.parametrize("runtime", RESNET)
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tflite_runtime"])
 def test_the_net_says_under_emulation_what_it_says_here(
-    runtime, artifact, images, emulated_environments
+    runtime, model_artifact, images, emulated_environments
 ):
-    here = measure.outputs(
-        artifact(*RESNET["onnxruntime"]), images, target_of("onnxruntime", "build")
-    )
+    here = measure.outputs(model_artifact(*RESNET["onnxruntime"]), images, target_of("onnxruntime"))
     job = workers.job_of(
-        artifact(*RESNET[runtime]), images, target_of(runtime), emulated_environments
+        model_artifact(*RESNET[runtime]), images, target_of(runtime, NAME), emulated_environments
     )
     path = images.with_name("outputs.npz")
     reply = workers.outputs(job, path)
@@ -88,14 +50,14 @@ def test_the_net_says_under_emulation_what_it_says_here(
     )
 
 
-def test_what_is_no_model_is_refused_there_too(artifact, images, emulated_environments):
+def test_what_is_no_model_is_refused_there_too(model_artifact, images, emulated_environments):
     name, steps = RESNET["onnxruntime"]
-    folder = artifact(name, steps)
+    folder = model_artifact(name, steps)
     (folder / "model.onnx").write_bytes(b"this is not a model" * 10)
     (folder / "manifest.json").unlink()
     manifest.write(folder, model="tiny", stage="convert", preprocessing=steps)
     with pytest.raises(ModelRefusedError, match="refuses the model"):
-        measure.outputs(folder, images, target_of("onnxruntime"), emulated_environments)
+        measure.outputs(folder, images, target_of("onnxruntime", NAME), emulated_environments)
 
 
 def test_its_versions_are_those_of_the_constraints(emulated_environments):

@@ -14,7 +14,7 @@ from pipeline.transports import choose, runner_zip
 from pipeline.transports.base import Local
 from pipeline.transports.conformance import cases, plays
 from pipeline.transports.conformance.subject import TINY, Own
-from tests.contract.test_runtimes import target_of
+from tests.reference_models import target_of
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent

@@ -38,13 +38,6 @@ LOST = re.compile(r"the connection was lost.*; nothing was recorded, try again$"
 
 
 @pytest.fixture
-def inputs(tmp_path):
-    path = tmp_path / "inputs.npz"
-    np.savez(path, inputs=np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32))
-    return path
-
-
-@pytest.fixture
 def artifact(tmp_path):
     return write_artifact(tmp_path / "dense-fp32", steps=STEPS)
 
@@ -245,40 +238,34 @@ class TestBreaks:
 
 
 class TestFiles:
-    CONTENT = np.random.default_rng(0).bytes(3_000_000)
-
-    @pytest.fixture
-    def model(self, tmp_path):
-        path = tmp_path / "model.tflite"
-        path.write_bytes(self.CONTENT)
-        return path
-
-    def test_a_line_that_breaks_once_is_taken_up_again(self, board, model):
+    def test_a_line_that_breaks_once_is_taken_up_again(self, board, large_file):
         with board.narrow(1_000_000) as port:
-            folder = choose.to(board.connection(port=port)).place({model.name: model})
-        assert (board.home / folder / model.name).read_bytes() == self.CONTENT
+            folder = choose.to(board.connection(port=port)).place({large_file.name: large_file})
+        assert (board.home / folder / large_file.name).read_bytes() == large_file.read_bytes()
 
-    def test_the_next_call_goes_on_where_this_one_stopped(self, board, model):
+    def test_the_next_call_goes_on_where_this_one_stopped(self, board, large_file):
         had = 0
         while had < 500_000:  # what sshd holds when its line breaks is lost
             with (
                 board.narrow(800_000, times=3) as port,
                 pytest.raises(BrokenLineError, match="the connection was lost"),
             ):
-                choose.to(board.connection(port=port)).place({model.name: model})
+                choose.to(board.connection(port=port)).place({large_file.name: large_file})
             (part,) = board.folder.glob("files/*/*.part")
             had = part.stat().st_size
         # a way that breaks, again and again, before the whole file could pass
-        with board.narrow(len(self.CONTENT) - had + 100_000, times=99) as port:
-            folder = choose.to(board.connection(port=port)).place({model.name: model})
-        assert (board.home / folder / model.name).read_bytes() == self.CONTENT
+        with board.narrow(large_file.stat().st_size - had + 100_000, times=99) as port:
+            folder = choose.to(board.connection(port=port)).place({large_file.name: large_file})
+        assert (board.home / folder / large_file.name).read_bytes() == large_file.read_bytes()
 
-    def test_a_disk_without_room_for_a_file(self, board, small_folder, artifact, inputs, model):
+    def test_a_disk_without_room_for_a_file(
+        self, board, small_folder, artifact, inputs, large_file
+    ):
         with small_folder(board.home / "small", 256 * 1024):
             transport = choose.to(board.connection(folder="small/slipway"))
             words = r"model.tflite \(3000000 bytes\) cannot be written .*No space left.*free some"
             with pytest.raises(TargetError, match=words) as caught:
-                transport.place({model.name: model})
+                transport.place({large_file.name: large_file})
             assert "\n" not in str(caught.value)
             measure.outputs(artifact, inputs, target_of(board.connection(folder="small/slipway")))
 
@@ -297,44 +284,46 @@ class TestReaching:
     def test_a_host_key_that_is_not_known_is_refused(self, board, tmp_path):
         unknown = tmp_path / "known_hosts"
         unknown.write_text("")
-        self.refused(board.connection(known_hosts=str(unknown)), "its host key is not known")
+        measuring.assert_not_reached(
+            board.connection(known_hosts=str(unknown)), "its host key is not known"
+        )
 
     def test_another_host_key_is_refused(self, board):
         board.known_hosts.write_text((board.settings / "identity.pub").read_text())
-        self.refused(board.connection(), "its host key is not known, or not the known one")
+        measuring.assert_not_reached(
+            board.connection(), "its host key is not known, or not the known one"
+        )
 
     def test_a_key_that_does_not_open_it(self, board, tmp_path):
         other = tmp_path / "other"
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)]
         subprocess.run(command, check=True)
-        self.refused(board.connection(identity=str(other)), "no key opens it")
+        measuring.assert_not_reached(board.connection(identity=str(other)), "no key opens it")
 
     def test_a_key_that_needs_a_word_is_not_asked_for(self, board, tmp_path):
         other = tmp_path / "other"
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(other)]
         subprocess.run(command, check=True)
-        self.refused(board.connection(identity=str(other)), "no key opens it")
+        measuring.assert_not_reached(board.connection(identity=str(other)), "no key opens it")
 
     def test_nobody_listens(self, board):
         board.stop()
-        self.refused(board.connection(), "nothing listens on its port")
+        measuring.assert_not_reached(board.connection(), "nothing listens on its port")
 
     def test_a_name_that_nobody_knows(self, board):
-        self.refused(board.connection(host="nonesuch.invalid"), "its name is not known; correct")
+        measuring.assert_not_reached(
+            board.connection(host="nonesuch.invalid"), "its name is not known; correct"
+        )
 
     def test_an_interpreter_that_is_not_there(self, board):
-        self.refused(board.connection(python="python9"), r"python9 with numpy does not run there")
+        measuring.assert_not_reached(
+            board.connection(python="python9"), r"python9 with numpy does not run there"
+        )
 
     def test_a_port_that_says_nothing(self, board):
         with socket.create_server(("127.0.0.1", 0)) as silent:
             connection = board.connection(port=silent.getsockname()[1])
-            self.refused(connection, "the connection was lost .*timed out")
-
-    @staticmethod
-    def refused(connection, words):
-        with pytest.raises(TargetError, match=words) as caught:
-            probe.ask(connection)
-        assert "\n" not in str(caught.value)
+            measuring.assert_not_reached(connection, "the connection was lost .*timed out")
 
 
 def test_one_board_gone_does_not_hold_up_the_other(board, workspace, capsys):

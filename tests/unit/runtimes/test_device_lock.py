@@ -75,9 +75,11 @@ def test_who_waits_too_long_is_told_in_one_line(lock):
     )
 
 
-def test_no_lock_holds_nobody_up():
+def test_no_lock_holds_nobody_up(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with device_lock.held(None):
         enter(None, 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def enter(lock, wait_s):
