@@ -1,9 +1,9 @@
 """Our p50 against two other harnesses', and our own part: `python -m benchmarks.profiling.against_loadgen`.
 
 The same file in the same runtime on one thread, SingleStream. Each figure is a process of its own;
-those of a round run after one another on the same core, forwards and backwards by turns. The ratio
-is the median over rounds, its interval (95 %) that of order statistics: on a shared machine a core
-changes its speed by half from one second to the next, so that single rounds are far off.
+those of a round share a core by turns of 0.1 s, in which the others are stopped, since on a shared
+machine a core goes at half its speed for seconds at a time. The ratio is the median over rounds,
+its interval (95 %) that of order statistics.
 
 - MLPerf LoadGen drives the same adapter: what differs is who issues, warms up and takes the time.
 - OpenVINO's benchmark_app (synchronous, one stream, f32, threads not pinned, as ours) has a loop
@@ -22,8 +22,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.profiling import page
+from benchmarks.profiling import by_turns, page
 from pipeline import manifest, params
 from pipeline.profiling import loadgen, workers
 from pipeline.profiling.bench import Preset
@@ -40,25 +38,32 @@ from pipeline.profiling.loadgen import Settings
 from pipeline.profiling.workers import Job
 
 ROOT = Path(__file__).parents[2]
-SHAPE, NUM_CLASSES, WIDTH = (3, 128, 128), 10, 1.0  # 4 ms of MobileNetV1, 0.2 MB to copy in
+SHAPE, NUM_CLASSES, WIDTH = (3, 224, 224), 10, 1.0  # 14 ms of MobileNetV1, 0.6 MB to copy in
 SMALL = 128  # the small net's features
-NUM_ROUNDS, SECONDS = 40, 1.0
+NUM_ROUNDS, SECONDS = 20, 8.0  # of which each has its share
 TOLERANCE, MAX_OVERHEAD_US = 0.05, 1.0
 ROUND = Preset(num_restarts=1, warmup_s=0.5, timed_s=SECONDS, min_samples=11)
 TOOLS = ("openvino", "onnxruntime", "mlcommons-loadgen")
-Side = Callable[[], float]
+RUNTIMES: tuple[params.Runtime, ...] = ("openvino", "onnxruntime")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=NUM_ROUNDS)
-    num_rounds = parser.parse_args().rounds
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--runtime", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side is not None:
+        print(p50_ms(options.side, options.runtime, options.folder))
+        return
+    num_rounds = options.rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build(folder)
         rows = []
-        for runtime in ("openvino", "onnxruntime"):
-            rows += compare(runtime, job_of(folder / runtime, runtime), folder, num_rounds)
+        for runtime in RUNTIMES:
+            rows += compare(runtime, folder, num_rounds)
         small = job_of(folder / "small", "onnxruntime")
         overhead = [workers.call(small, "latency", plan=ROUND.plan()) for _ in range(num_rounds)]
         theirs = [loadgen_p50_ms(small) * 1e3 for _ in range(3)]
@@ -156,21 +161,26 @@ def benchmark_app_p50_ms(model: Path, folder: Path) -> float:
     return float(report["execution_results"]["latency (ms)"])
 
 
-def compare(
-    runtime: params.Runtime, job: Job, folder: Path, num_rounds: int
-) -> list[tuple[str, ...]]:
+def p50_ms(side: str, runtime: params.Runtime, folder: Path) -> float:
+    """Measure one side; what runs in a process of its own."""
+    job = job_of(folder / runtime, runtime)
+    if side == "ours":
+        return our_p50_ms(job)
+    return loadgen_p50_ms(job) if side == "LoadGen" else benchmark_app_p50_ms(job.model, folder)
+
+
+def compare(runtime: params.Runtime, folder: Path, num_rounds: int) -> list[tuple[str, ...]]:
     """Give a row for each other harness: both medians of p50, the ratio with its interval."""
-    sides: dict[str, Side] = {
-        "ours": partial(our_p50_ms, job),
-        "LoadGen": partial(loadgen_p50_ms, job),
-    }
-    if runtime == "openvino":
-        sides["benchmark_app"] = partial(benchmark_app_p50_ms, job.model, folder)
+    sides = ("ours", "LoadGen", *(("benchmark_app",) if runtime == "openvino" else ()))
+    program = (sys.executable, "-m", "benchmarks.profiling.against_loadgen", "--folder", folder)
     found: dict[str, list[float]] = {name: [] for name in sides}
     for index in range(num_rounds):
-        with page.on_one_core(index):
-            for name in sides if index % 2 == 0 else reversed(sides):
-                found[name].append(sides[name]())
+        order = sides if index % 2 == 0 else tuple(reversed(sides))
+        commands = {
+            side: [*map(str, program), "--runtime", runtime, "--side", side] for side in order
+        }
+        for side, line in by_turns.run(commands, index).items():
+            found[side].append(float(line))
         said = ", ".join(f"{name} {values[-1]:.3f} ms" for name, values in found.items())
         print(f"{runtime}, round {index + 1}: {said}", flush=True)
     rows: list[tuple[str, ...]] = []
