@@ -1,5 +1,6 @@
 """Any model file in any place, by real workers."""
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -168,12 +169,8 @@ def test_places(text, environment, connection):
 def test_a_target_of_the_project_is_a_place():
     board = params.Ssh(host="pi@board", identity="key")
     target = place_of("tflite_runtime", {}, SETTINGS).target
-    known = {"pi": params.Target(**{**_fields(target), "connection": board})}
+    known = {"pi": msgspec.structs.replace(target, connection=board)}
     assert place_of("litert@pi", known, SETTINGS).target.connection == board
-
-
-def _fields(target):
-    return {name: getattr(target, name) for name in target.__struct_fields__}
 
 
 WRONG = {

@@ -11,25 +11,20 @@ from pipeline import params
 from pipeline.errors import TargetError
 from pipeline.profiling import measure, workers
 from pipeline.profiling.workers import ModelRefusedError
+from tests.reference_models import target_of
 from tests.unit.profiling.conftest import make_artifact, make_inputs
 
 __all__ = ["make_artifact", "make_inputs"]  # fixtures
 
 QUICK = {"warmup_ns": 0, "timed_ns": 1_000_000, "min_samples": 4}
-TARGET = params.Target(
-    converter="to_onnxruntime",
-    runtime="onnxruntime",
-    convert=params.Convert(precisions=("fp32",)),
-    profile=params.Profile(),
-    select=params.Select(),
-)
+HERE = target_of("onnxruntime")
 
 
 @pytest.fixture
 def on_board(client, python_of_a_board):
     client("ssh")
     connection = params.Ssh(host="board", python=str(python_of_a_board))
-    return msgspec.structs.replace(TARGET, connection=connection)
+    return msgspec.structs.replace(HERE, connection=connection)
 
 
 @pytest.fixture
@@ -41,7 +36,7 @@ def by_runner(client, home):
         (home / "runner").write_text(f"#!/bin/sh\n{script}\n")
         (home / "runner").chmod(0o755)
         connection = params.Ssh(host="board", runner="./runner")
-        return msgspec.structs.replace(TARGET, connection=connection)
+        return msgspec.structs.replace(HERE, connection=connection)
 
     return make
 
@@ -58,7 +53,7 @@ def inputs(make_inputs):
 
 def test_outputs_of_the_board_are_those_of_here(artifact, inputs, on_board, home):
     found = measure.outputs(artifact, inputs, on_board)
-    assert found.tobytes() == measure.outputs(artifact, inputs, TARGET).tobytes()
+    assert found.tobytes() == measure.outputs(artifact, inputs, HERE).tobytes()
     assert list((home / ".cache/slipway/runs").iterdir()) == []
 
 

@@ -13,20 +13,15 @@ from pipeline.runtimes import machine
 from pipeline.targets import device
 from pipeline.transports import probe
 from pipeline.transports.base import NotReachedError
+from tests.reference_models import target_of
 
+HERE = target_of("litert")
 REFUSED = "ssh: connect to host board port 22: Connection refused"
 DEVICE = {
     "arch": "aarch64", "cpu_model": "Pi", "isa_flags": ["neon"], "num_cores": 4,
     "accelerator": "none",
 }  # fmt: skip
 REPLY = {"protocol": 1, "runner": "mine 1", "device": DEVICE, "runtimes": {"litert": "2"}}
-LOCAL = params.Target(
-    converter="to_litert",
-    runtime="litert",
-    convert=params.Convert(precisions=("fp32",)),
-    profile=params.Profile(),
-    select=params.Select(),
-)
 
 
 @pytest.fixture
@@ -52,7 +47,7 @@ def says(client, home):
 
 
 def target(connection):
-    return msgspec.structs.replace(LOCAL, connection=connection)
+    return msgspec.structs.replace(HERE, connection=connection)
 
 
 class TestAsk:
@@ -108,7 +103,7 @@ class TestRemembered:
         return lambda: client("ssh", f"echo {REFUSED!r} >&2; exit 255")
 
     def test_a_target_of_this_machine_is_described_and_not_kept(self, known):
-        assert probe.remembered(LOCAL, known).device["fingerprint"] == device.fingerprint(
+        assert probe.remembered(HERE, known).device["fingerprint"] == device.fingerprint(
             machine.describe()
         )
         assert not known.exists()
@@ -203,7 +198,7 @@ QEMU = "#!/bin/sh\necho qemu-aarch64 version {} '(Debian 1:7.2+dfsg-7)'\n"
 
 def test_an_emulated_machine_is_that_of_the_environments_own_emulator(tmp_path, monkeypatch):
     environment = "emulated-aarch64"
-    emulated = msgspec.structs.replace(LOCAL, profile=params.Profile(environment=environment))
+    emulated = msgspec.structs.replace(HERE, profile=params.Profile(environment=environment))
     for folder, version in (("on-path", "9.9"), (f"{environment}/bin", "7.2.22")):
         program = tmp_path / folder / "qemu-aarch64-static"
         program.parent.mkdir(parents=True)
