@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Optional
 
 CPU_INFO = Path("/proc/cpuinfo")
 BOARD = Path("/proc/device-tree/model")  # ends in NUL
+GPUS = Path("/proc/driver/nvidia/gpus")  # a folder each (NVIDIA driver, README, "/proc interface")
 # Flags that kernels of the runtimes choose between; all others may differ without a change in
 # speed.
 ISA_FLAGS = frozenset(
@@ -21,15 +22,17 @@ ISA_FLAGS = frozenset(
 MODEL_KEYS = ("model name", "Model", "Hardware", "cpu model", "uarch")
 
 
-def describe(cpu_info: Optional[str] = None, board: str = "") -> Dict[str, Any]:
+def describe(cpu_info: Optional[str] = None, board: str = "", gpus: Path = GPUS) -> Dict[str, Any]:
     """Return the machine's identity.
 
     ``cores`` are the kinds of cores (implementer and part) of an ARM, which may have several; an
-    x86 has one, and ``cpu_model`` names it.
+    x86 has one, and ``cpu_model`` names it. ``accelerator`` names the kinds of NVIDIA's GPUs; a
+    Jetson's is named by its board.
 
     Args:
         cpu_info: text as in /proc/cpuinfo; None reads this machine's, and its board.
         board: text as in /proc/device-tree/model.
+        gpus: where the driver tells of GPUs.
     """
     if cpu_info is None:
         cpu_info, board = _text(CPU_INFO), _text(BOARD)
@@ -43,13 +46,20 @@ def describe(cpu_info: Optional[str] = None, board: str = "") -> Dict[str, Any]:
         "cpu_model": model or platform.processor() or "unknown",
         "isa_flags": sorted(ISA_FLAGS & set(flags)),
         "num_cores": os.cpu_count() or 1,
-        "accelerator": "none",
+        "accelerator": ", ".join(_gpu_models(gpus)) or "none",
         **({"cores": cores} if cores else {}),
     }
 
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _gpu_models(gpus: Path) -> List[str]:
+    """Return the kinds of GPUs, sorted; a number stands before one that is there several times."""
+    found = [_fields(_text(path)).get("Model", "unknown") for path in gpus.glob("*/information")]
+    counts = {model: found.count(model) for model in sorted(found)}
+    return [model if n == 1 else "%d x %s" % (n, model) for model, n in counts.items()]
 
 
 def _cores(cpu_info: str) -> List[str]:

@@ -66,6 +66,26 @@ def test_an_x86_is_described_as_ever():
     assert found["cpu_model"] == "Intel(R) Xeon(R) Processor @ 2.50GHz"
 
 
+ADA, HOPPER = "NVIDIA GeForce RTX 4090", "NVIDIA H200"
+GPUS = {
+    "none": ([], "none"),
+    "one": ([ADA], ADA),
+    "of several kinds": ([HOPPER, ADA, ADA], f"2 x {ADA}, {HOPPER}"),
+}
+
+
+@pytest.mark.parametrize(("models", "expected"), GPUS.values(), ids=GPUS)
+def test_gpus_are_named_as_the_driver_does(tmp_path, models, expected):
+    for number, model in enumerate(models):
+        folder = tmp_path / f"0000:0{number}:00.0"
+        folder.mkdir()
+        (folder / "information").write_text(f"Model: \t\t {model}\nIRQ:   \t\t {number}\n")
+    found = device.describe("", gpus=tmp_path)
+    assert found["accelerator"] == expected
+    other = device.describe("", gpus=tmp_path / "absent")
+    assert (device.fingerprint(found) == device.fingerprint(other)) == (not models)
+
+
 def test_a_new_clock_rate_or_unused_flag_keeps_the_fingerprint():
     later = XEON.replace("2500.002", "1200.5").replace("md_clear", "ibrs")
     assert later != XEON
