@@ -7,7 +7,8 @@ and back, are not timed.
 Each candidate's memory and outputs come from a worker of its own, as many at a time as the machine
 has processors for: nothing is timed in them. Then every round has one timing worker a candidate,
 forwards and backwards by turns (ABBA), so that a drift of the machine meets all alike. They start
-together, and load and run one after another. Where an emulator runs the target there are no rounds,
+together, and load and run one after another; where two are to be told apart, they are timed by
+turns of milliseconds (`time_in_turns`). Where an emulator runs the target there are no rounds,
 and memory is nobody's: its figures are ``emulated``.
 """
 
@@ -158,7 +159,7 @@ def time_in_rounds(
     running: Sequence[Found],
     bench: Bench,
     sample: Path,
-    turns: range,
+    rounds: range,
     on_step: Callable[[str], None],
 ) -> None:
     """Append one timing worker's reply a round to each candidate's restarts.
@@ -167,12 +168,12 @@ def time_in_rounds(
         running: those that have outputs, in the order of even rounds.
         bench: where and how long.
         sample: as `first_sample` wrote it.
-        turns: the rounds' numbers; odd ones go backwards.
+        rounds: their numbers; odd ones go backwards.
         on_step: called once a worker.
     """
     plan, most = bench.preset.plan(), _num_parallel(bench)
-    for turn in turns:
-        order = list(running if turn % 2 == 0 else reversed(running))
+    for number in rounds:
+        order = list(running if number % 2 == 0 else reversed(running))
         for group in (order[first : first + most] for first in range(0, len(order), most)):
             with ExitStack() as stack:
                 jobs = [_job(found.candidate, sample, bench) for found in group]
@@ -182,7 +183,7 @@ def time_in_rounds(
                 for worker in started:
                     worker.wait()  # or it would start beside one that is timed
                 for found, worker in zip(group, started, strict=True):
-                    on_step(f"{found.candidate.name}: latency, round {turn + 1}")
+                    on_step(f"{found.candidate.name}: latency, round {number + 1}")
                     found.restarts.append(worker.result())
 
 
@@ -202,12 +203,14 @@ def time_in_turns(
         rounds: their numbers; each goes on other cores.
         on_step: called once a round.
     """
+    # several threads need longer to rest between two turns
+    turn_ns = TURN_NS * bench.target.profile.num_threads
     jobs = [_job(found.candidate, sample, bench) for found in beside]
     names = " and ".join(found.candidate.name for found in beside)
     for number in rounds:
         on_step(f"{names}: latency, round {number + 1}")
         order = slice(None, None, 1 if number % 2 == 0 else -1)
-        replies = workers.in_turns(jobs[order], TURN_NS, number, plan=bench.preset.plan())
+        replies = workers.in_turns(jobs[order], turn_ns, number, plan=bench.preset.plan())
         for found, reply in zip(beside[order], replies, strict=True):
             found.restarts.append(reply)
 

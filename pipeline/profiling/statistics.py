@@ -1,7 +1,7 @@
 # ruff: noqa: A005 - the room is in the name; imports are absolute
 """Percentiles and intervals of latency; nothing is guessed from too few samples.
 
-Shapes: R restarts, B blocks of consecutive samples, K bootstrap resamples.
+Shapes: R restarts, B blocks of consecutive samples, T turns, K bootstrap resamples.
 
 The restart is the unit of an interval: medians differ more between processes (1.6 to 5.4 % were
 measured on a virtual machine) than within one, so more samples of the same process do not make a

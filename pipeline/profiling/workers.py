@@ -4,11 +4,13 @@ What trying again may mend (killed, too slow, stale wheel, no connection) is a `
 the runtime refuses the model is permanent and a `ModelRefusedError`.
 """
 
+import itertools
 import json
 import math
 import os
 import tempfile
 import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -97,24 +99,26 @@ class Worker:
         """
         limit_s = min(self.time_limit_s, _start_limit_s(self.job.target))
         if not base.read_until(self.process, self.said, limit_s):
-            raise self._too_long(limit_s)
+            raise self.too_long(limit_s)
 
     def turn(self, number: int) -> bool:
         """Let it go on, to where it waits for the turn of that number; tell whether it does.
 
-        It has ended otherwise, and `result` says with what.
+        It has ended, or is about to, otherwise, and `result` says with what.
 
         Raises:
             TargetError: it takes too long; nothing was measured.
         """
         assert self.process.stdin is not None
-        self.said.clear()  # the lines of earlier turns
         with suppress(BrokenPipeError):
             os.write(self.process.stdin.fileno(), b"go\n")
         line = {"turn": number}
         if not base.read_until(self.process, self.said, self.time_limit_s, line):
-            raise self._too_long(self.time_limit_s)
-        return base.has_said(self.said, line)
+            raise self.too_long(self.time_limit_s)
+        if not base.has_said(self.said, line):
+            return False
+        self.said.clear()  # it will not be read through at every turn
+        return True
 
     def result(self, on_mark: Callable[[str], None] | None = None) -> Any:
         """Let it do what it was asked for, and return what that gives.
@@ -132,7 +136,7 @@ class Worker:
         try:
             rest, _ = self.process.communicate("go\n", timeout=self.time_limit_s)
         except TimeoutExpired as error:
-            raise self._too_long(self.time_limit_s) from error
+            raise self.too_long(self.time_limit_s) from error
         return _reply(self, self.said.decode(errors="replace") + rest)
 
     def _follow(self, on_mark: Callable[[str], None]) -> str:
@@ -161,10 +165,11 @@ class Worker:
         finally:
             timer.cancel()
         if late.is_set():
-            raise self._too_long(self.time_limit_s)
+            raise self.too_long(self.time_limit_s)
         return "".join(lines)
 
-    def _too_long(self, limit_s: float) -> TargetError:
+    def too_long(self, limit_s: float) -> TargetError:
+        """Say that it was killed."""
         return TargetError(
             f"{self.where}: the worker took longer than {limit_s:g} s and was killed; close other "
             "programs, or ask for less (a smaller model, fewer samples, a quicker preset), and run "
@@ -194,10 +199,11 @@ def call(
 def in_turns(jobs: Sequence[Job], turn_ns: int, core: int, **request: Any) -> list[Any]:
     """Time several by turns of some milliseconds, forwards and backwards, on the same cores.
 
-    A runner that knows no turns is timed as a whole when its first one comes.
+    A runner that knows no turns is timed as a whole when its first one comes. All have their model
+    loaded at the same time.
 
     Args:
-        jobs: what to time, on one target.
+        jobs: what to time, on one device.
         turn_ns: how long a turn is at least.
         core: of the cores that a process may use there, the first, counted round in threads.
         request: further settings of ``latency``.
@@ -215,13 +221,19 @@ def in_turns(jobs: Sequence[Job], turn_ns: int, core: int, **request: Any) -> li
         ]
         for worker in group:
             worker.wait()  # or it would start beside one that is timed
-        waiting, number = group, 0
-        while waiting:
-            has_more = [worker.turn(number) for worker in waiting]
-            waiting = [worker for worker, more in zip(waiting, has_more, strict=True) if more]
-            waiting.reverse()
-            number += 1
-        return [worker.result() for worker in group]
+        limit_s = sum(worker.time_limit_s for worker in group)
+        replies: dict[int, Any] = {}
+        waiting, deadline = list(range(len(group))), time.monotonic() + limit_s
+        for number in itertools.count():
+            for index in waiting:
+                if time.monotonic() > deadline:
+                    raise group[index].too_long(limit_s)
+                if not group[index].turn(number):
+                    replies[index] = group[index].result()  # what broke is said now, not at the end
+            waiting = [index for index in reversed(waiting) if index not in replies]
+            if not waiting:
+                break
+        return [replies[index] for index in range(len(group))]
 
 
 def outputs(job: Job, here: Path, *, time_limit_s: float | None = None) -> Any:
@@ -275,7 +287,7 @@ def started(
 
     Args:
         job: what to run, where.
-        what: ``latency`` or ``outputs``, as in `pipeline.runtimes.runner`.
+        what: ``latency`` or ``outputs``, as in `pipeline.runtimes.tasks`.
         time_limit_s: for the start, and again for the work; None goes by what is asked for.
         request: further settings of what is asked for.
 

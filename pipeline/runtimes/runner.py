@@ -19,7 +19,8 @@ Three commands, as docs/runner-protocol.md says for whoever writes another one:
 
 The request of ``load`` and ``run`` is a line of JSON on standard input, the reply the last line on
 standard output. Asked to ``wait``, it imports its runtime, says so by a line, and does the rest
-when another line comes in: others then start beside it before any is timed.
+when another line comes in: others then start beside it before any is timed. Asked for `latency` in
+``turns``, it goes on like that at each of them (`pipeline.runtimes.turns`).
 
 Samples of a model with several inputs are a structured array [N] with a field for each, which go in
 by name, each through its own preprocessing; several outputs come out as one likewise.

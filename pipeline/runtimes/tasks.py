@@ -95,7 +95,7 @@ def _timed(
 ) -> Dict[str, Any]:
     before = host.state()
     busy = own.busy if own is not None else host.OthersWatch()
-    busy.start()
+    busy.start()  # again, in turns: the load counts too, the wait for the lock does not
     start = time.perf_counter_ns()
     session = _load(adapter, request)
     loaded = time.perf_counter_ns()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from pipeline.runtimes.errors import RunnerError
 # How much a core can do where they differ (Linux, Documentation/ABI, cpu_capacity).
 CAPACITY = "devices/system/cpu/cpu%d/cpu_capacity"
 KEYS = ("turn_ns", "core")
+REST_STEP_S, REST_LIMIT_S = 0.001, 0.2
+MAX_REST_RATIO = 0.5  # of a step; waking up takes a tenth
 
 
 @dataclass
@@ -51,12 +54,13 @@ class Turns:
         self._held.close()
 
     def wait(self) -> None:
-        """Let others have the device until a line comes.
+        """Let others have the device, and its cores, until a line comes.
 
         Raises:
             RunnerError: whoever asked is gone.
             BusyError: as in `begin`.
         """
+        rest()
         self.close()
         self.replies.write(json.dumps({"turn": self.num_taken}) + "\n")
         self.replies.flush()
@@ -66,13 +70,27 @@ class Turns:
         self.begin()
 
 
+def rest(limit_s: float = REST_LIMIT_S) -> None:
+    """Return when no thread of this process uses a processor any more, or after the limit.
+
+    A runtime's threads go on spinning for tens of milliseconds behind a run, in case that another
+    one comes: on the cores on which the others are timed.
+    """
+    deadline, before = time.monotonic() + limit_s, time.process_time()
+    while time.monotonic() < deadline:
+        time.sleep(REST_STEP_S)
+        used, before = time.process_time() - before, time.process_time()
+        if used < MAX_REST_RATIO * REST_STEP_S:
+            return
+
+
 def use_cores(first: int, number: int, system: Path = host.SYSTEM) -> None:
     """Keep this process, and what it starts, on some cores; where the system cannot, on all.
 
     Args:
         first: which of the cores that it may use, counted round; of those of several kinds only the
             quickest count, which a scheduler would choose too.
-        number: how many, one after another; all if there are no more.
+        number: how many, one after another; all that it may use if there are not as many.
         system: where the kernel tells of cores.
     """
     if not hasattr(os, "sched_setaffinity"):
@@ -80,7 +98,7 @@ def use_cores(first: int, number: int, system: Path = host.SYSTEM) -> None:
     usable = sorted(os.sched_getaffinity(0))
     capacities = [_capacity(system, core) for core in usable]
     quickest = [core for core, has in zip(usable, capacities) if has == max(capacities)]  # noqa: B905 - Python 3.8
-    if number >= len(quickest):
+    if number > len(quickest):
         return
     os.sched_setaffinity(0, {quickest[(first + i) % len(quickest)] for i in range(number)})
 

@@ -30,6 +30,7 @@ from pipeline.transports.conformance.subject import (
     Subject,
 )
 
+MAX_TURNS = 4 * 2 + 5  # of a quarter of the time each, twice as many at most, or of a sample each
 QUIET_S = 0.5  # in which a runner that is told to wait must say nothing
 LONG = {"warmup_ns": 0, "timed_ns": 1_000_000_000, "min_samples": 5}
 QUERIES = {
@@ -227,12 +228,12 @@ def takes_turns(subject: Subject) -> Problems:
     with conversation.started(subject.transport, "run", request, subject.limit_s) as asked:
         asked.ready()
         asked.go()
-        while asked.has_said({"turn": num_turns}):
+        while num_turns <= MAX_TURNS and asked.has_said({"turn": num_turns}):
             if not asked.is_quiet(QUIET_S):
                 yield "it went on before the line came"
                 return
-            if num_turns == 1:
-                subject.done("run", subject.request("latency", lock=lock))  # it has given it back
+            if num_turns == 1:  # it has given it back
+                subject.done("run", subject.request("latency", lock=lock))
             num_turns += 1
             asked.go()
         answer = asked.answer()
@@ -240,11 +241,18 @@ def takes_turns(subject: Subject) -> Problems:
     if answer.code != runner.DONE or problem is not None:
         yield f"{answer.told}; {problem}"
         return
-    counts = (answer.reply or {}).get("samples_per_turn") or []
+    assert answer.reply is not None
+    counts, num_samples = (
+        answer.reply.get("samples_per_turn") or [],
+        len(answer.reply["samples_ns"]),
+    )
     if len(counts) != num_turns:
         yield f"samples_per_turn {counts} of {num_turns} turns"
-    if num_turns and sum(counts) != len((answer.reply or {})["samples_ns"]):
-        yield f"samples_per_turn {counts}, and {len((answer.reply or {})['samples_ns'])} samples"
+    if num_turns and sum(counts) != num_samples:
+        yield f"samples_per_turn {counts}, and {num_samples} samples"
+    cores = answer.reply["host_before"].get("affinity")
+    if num_turns and cores is not None and len(cores) > request["num_threads"]:
+        yield f"it may use the cores {cores}, num_threads is {request['num_threads']}"
 
 
 def loads_queries(subject: Subject) -> Problems:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from pipeline import manifest, params
 from pipeline.errors import DigestMismatchError, ManifestError, TargetError
@@ -105,6 +106,42 @@ def test_a_runner_that_knows_no_turns_is_timed_as_a_whole(foreign_job):
     job = foreign_job(f"read request; echo '{READY}'; read go; {foreign(**TIMED)}")
     found = workers.in_turns([job, job], 5_000_000, 0, plan=QUICK)
     assert [reply["samples_ns"] for reply in found] == [TIMED["samples_ns"]] * 2
+
+
+def test_a_runner_that_ended_before_it_was_ready_says_why(foreign_job):
+    job = foreign_job(f"read request; {foreign(error='no libgomp')}; exit 4")
+    with pytest.raises(TargetError, match=r"no libgomp$"):
+        workers.in_turns([job, job], 5_000_000, 0, plan=QUICK)
+
+
+def test_a_runner_that_always_wants_another_turn_is_killed(foreign_job):
+    job = foreign_job(
+        f"read request; echo '{READY}'; n=0; "
+        'while read go; do echo "{\\"turn\\": $n}"; n=$((n + 1)); sleep 0.01; done'
+    )
+    with pytest.raises(TargetError, match="took longer than 1 s and was killed"):
+        workers.in_turns([job, job], 5_000_000, 0, plan=QUICK, time_limit_s=0.5)
+
+
+@pytest.mark.parametrize("num_threads", [2])
+def test_a_runner_that_waits_for_its_turn_uses_no_processor(job, num_threads):
+    """Its runtime's threads would spin on the cores of the one that is timed."""
+    profile = replace_struct(job.target.profile, num_threads=num_threads)
+    several = replace(job, target=replace_struct(job.target, profile=profile))
+    turns = {"turn_ns": 5_000_000, "core": 0}
+    with workers.started(several, "latency", plan=TURNS, turns=turns) as worker:
+        worker.wait()
+        assert worker.turn(0)
+        assert worker.turn(1)
+        before = ticks(worker.process.pid)
+        time.sleep(0.2)
+        assert ticks(worker.process.pid) - before <= 1
+
+
+def ticks(pid):
+    """Read the processor time that a process used, in hundredths of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def foreign(**reply):

@@ -4,6 +4,8 @@ import contextlib
 import io
 import json
 import os
+import threading
+import time
 from itertools import chain, repeat
 
 import pytest
@@ -65,21 +67,28 @@ def test_without_turns_none_are_told():
     )
 
 
+def is_free(lock):
+    try:
+        with device_lock.held(lock, wait_s=0):
+            return True
+    except BusyError:
+        return False
+
+
 def test_the_device_is_free_between_turns_and_each_is_announced(tmp_path):
     lock, replies = str(tmp_path / "lock"), io.StringIO()
 
     class Host(io.StringIO):
         def readline(self):
-            with device_lock.held(lock, wait_s=0):  # or it would be busy
-                return super().readline()
+            assert is_free(lock)
+            return super().readline()
 
     own = turns.Turns(MS, lock, Host("go\ngo\n"), replies)
     with contextlib.closing(own):
         own.begin()
         for _ in range(2):
             own.wait()
-            with pytest.raises(BusyError), device_lock.held(lock, wait_s=0):
-                pass
+            assert not is_free(lock)
         with pytest.raises(RunnerError, match="whoever asked is gone"):
             own.wait()
     assert [json.loads(line) for line in replies.getvalue().splitlines()] == [
@@ -87,12 +96,59 @@ def test_the_device_is_free_between_turns_and_each_is_announced(tmp_path):
     ]  # fmt: skip
 
 
+def test_others_are_watched_within_turns_alone():
+    noted, replies = [], io.StringIO()
+
+    class Watch:
+        def start(self):
+            noted.append("start")
+
+        def stop(self):
+            noted.append("stop")
+
+    own = turns.Turns(MS, None, io.StringIO("go\n"), replies, busy=Watch())
+    own.begin()
+    own.wait()
+    own.close()
+    assert noted == ["start", "stop", "start", "stop"]
+
+
+def test_the_others_wait_until_no_thread_spins(monkeypatch):
+    """Three steps in which all of a core's time was used, then rest."""
+    used, slept = iter([0.0, *(0.001 * n for n in (1, 1, 2, 2, 3, 3)), 0.00305, 0.00305]), []
+    monkeypatch.setattr(turns.time, "process_time", lambda: next(used))
+    monkeypatch.setattr(turns.time, "sleep", slept.append)
+    turns.rest()
+    assert slept == [turns.REST_STEP_S] * 4
+
+
+def test_a_thread_that_never_rests_is_waited_for_no_longer_than_the_limit():
+    is_over = threading.Event()
+
+    def spin():
+        while not is_over.is_set():
+            pass
+
+    spinning = threading.Thread(target=spin)
+    spinning.start()
+    try:
+        started = time.monotonic()
+        turns.rest(limit_s=0.05)
+        assert time.monotonic() - started >= 0.05
+    finally:
+        is_over.set()
+        spinning.join()
+
+
 CORES = {
     "the first": ({0, 1, 2, 3}, {}, (0, 1), {0}),
     "counted round": ({0, 1, 2, 3}, {}, (5, 1), {1}),
     "of those that it may use": ({2, 6, 7}, {}, (1, 1), {6}),
     "several, round the end": ({0, 1, 2, 3}, {}, (3, 2), {3, 0}),
-    "all are needed": ({0, 1}, {}, (1, 2), None),
+    "all are needed": ({0, 1}, {}, (1, 2), {0, 1}),
+    "one is the quickest": ({0, 1, 7}, {0: "446", 1: "446", 7: "1024"}, (3, 1), {7}),
+    "as many as are the quickest": ({0, 4, 5}, {0: "446", 4: "1024", 5: "1024"}, (0, 2), {4, 5}),
+    "more than are the quickest": ({0, 4, 5}, {0: "446", 4: "1024", 5: "1024"}, (0, 3), None),
     "more than there are": ({0, 1}, {}, (0, 4), None),
     "the quickest alone": ({0, 1, 2, 3}, {0: "446", 1: "446", 2: "1024", 3: "1024"}, (1, 1), {3}),
     "nonsense is no difference": ({0, 1}, {0: "fast"}, (0, 1), {0}),
