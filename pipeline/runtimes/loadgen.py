@@ -10,6 +10,7 @@ import json
 import queue
 import statistics
 import tempfile
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -119,6 +120,7 @@ class _System:
         self._samples = samples
         self._batch_size = asked.batch_size
         self.inline = asked.scenario in INLINE
+        self._serving: List["Future[None]"] = []
         self._waiting: "queue.SimpleQueue[Any]" = queue.SimpleQueue()
         self._plan = clock.Plan(asked.warmup_ns, 0, MIN_PILOT_SAMPLES)
 
@@ -138,13 +140,18 @@ class _System:
     def start(self) -> None:
         """Let the streams wait for queries; those of one at a time are answered where they come."""
         if not self.inline:
-            for thread, session in self.streams:
-                thread.submit(self._serve, session)
+            self._serving = [
+                thread.submit(self._serve, session) for thread, session in self.streams
+            ]
 
     def stop(self) -> None:
-        """Let the streams end."""
-        for _ in self.streams:
+        """Let the streams end, and return when none is inside LoadGen any more.
+
+        It unblocks its own end before it has done with the last answer.
+        """
+        for _ in self._serving:
             self._waiting.put(None)
+        futures.wait(self._serving)
 
     def issue(self, samples: Sequence[Any]) -> None:
         """Take a query; LoadGen calls this from a thread of its own."""
