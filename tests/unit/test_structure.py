@@ -75,8 +75,9 @@ def test_stages_files_and_entries_are_one_to_one():
 
 @pytest.mark.parametrize("name", STAGES)
 def test_every_stage_runs_as_a_module(name):
-    code = f"import runpy, sys; sys.argv[1:] = ['a', 'b']; import stages.{name}"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+    code = f"import sys; sys.argv[1:] = ['a', 'b']; import stages.{name}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 0
 
 
 def producers():

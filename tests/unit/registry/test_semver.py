@@ -100,6 +100,7 @@ CHAINS = {
 @pytest.mark.parametrize("version", VALID)
 def test_what_semver_org_calls_valid(version):
     semver.check(version)
+    assert semver.is_version(version)
 
 
 @pytest.mark.parametrize("version", [*INVALID, *OURS.values()])

@@ -69,6 +69,7 @@ WRONG = [
 @pytest.mark.parametrize("what", WHOLE)
 def test_a_whole_reply_may_hold_more(what):
     replies.check(WHOLE[what], what, "board")
+    assert replies.problem(WHOLE[what], replies.KINDS[what]) is None
 
 
 @pytest.mark.parametrize(("what", "key"), CASES)
