@@ -11,7 +11,7 @@ built``, which waives the quality budget, in order of size; any other limit refu
 import msgspec
 
 from pipeline import params
-from pipeline.measurement import INVALID, KINDS, Measurement, digits
+from pipeline.measurement import INVALID, KINDS, Interval, Measurement, digits
 
 FILE_NAME = "selection.json"
 
@@ -211,12 +211,18 @@ def _breaches(m: Measurement, budget: params.Select) -> list[Breach]:
 def _distinguishable(best: Measurement, second: Measurement, budget: params.Select) -> bool:
     """Say whether the measured order could be chance: sizes are exact, latencies have intervals.
 
-    Energy has none, so nothing says that its order holds.
+    Where they were timed beside one reference, those of the ratios to it count: what the machine
+    did meanwhile is in both p50, and in neither ratio. Energy has none, so nothing says that its
+    order holds.
     """
     if budget.objective == "size":
         return best.size_bytes < second.size_bytes
     if budget.objective == "energy":
         return False
+    ratios = best.latency_ratio, second.latency_ratio
+    if any(ratios):
+        first, other = (ratio or Interval(1.0, 1.0, 1.0) for ratio in ratios)  # the reference's own
+        return first.upper < other.lower
     upper, lower = best.latency_ms.p50_upper, second.latency_ms.p50_lower
     return upper is not None and lower is not None and upper < lower
 

@@ -1,10 +1,9 @@
 """Two artifacts on one target: is the second better, worse, unchanged, or can nobody tell?
 
-Quality is paired on identical inputs. Latency is timed in rounds; in each both time by turns of
-some milliseconds on the same cores, since a shared machine's speed changes by more than what is to
-be found, within a second and from core to core. It is judged twice at most, after few rounds and,
-if these decide nothing, after all; each time by an interval of 97.5 %, so that both looks together
-err in 5 % of cases at most (Bonferroni).
+Quality is paired on identical inputs. Latency is timed in rounds, in which both take turns of some
+milliseconds on the same cores (`measure.time_in_rounds`). It is judged twice at most, after few
+rounds and, if these decide nothing, after all; each time by an interval of 97.5 %, so that both
+looks together err in 5 % of cases at most (Bonferroni).
 """
 
 import tempfile
@@ -70,7 +69,7 @@ def compare(
                 raise TargetError(f"{each.candidate.name} cannot be compared: {each.reason}")
         first = min(bench.preset.num_restarts + bench.preset.num_restarts % 2, max_rounds)
         for rounds in (range(first), range(first, max_rounds)):
-            measure.time_in_turns(found, bench, sample, rounds, on_step)
+            measure.time_in_rounds(found, bench, sample, rounds, on_step)
             ratio = summary.ratio(found[1], found[0], CONFIDENCE)
             if of_latency(ratio, tolerance_ratio) != "inconclusive":
                 break

@@ -5,10 +5,9 @@ out, in the artifact's own input and output types. Preprocessing, and turning fl
 and back, are not timed.
 
 Each candidate's memory and outputs come from a worker of its own, as many at a time as the machine
-has processors for: nothing is timed in them. Then every round has one timing worker a candidate,
-forwards and backwards by turns (ABBA), so that a drift of the machine meets all alike. They start
-together, and load and run one after another; where two are to be told apart, they are timed by
-turns of milliseconds (`time_in_turns`). Where an emulator runs the target there are no rounds,
+has processors for: nothing is timed in them. Then every round has one timing worker a candidate;
+they take turns of milliseconds on the same cores, forwards and backwards (ABBA), so that whatever
+the machine does meets all alike (ADR 0014). Where an emulator runs the target there are no rounds,
 and memory is nobody's: its figures are ``emulated``.
 """
 
@@ -16,7 +15,6 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +27,7 @@ from pipeline.errors import TargetError
 from pipeline.measurement import INVALID, Measurement
 from pipeline.profiling import passes, summary, workers
 from pipeline.profiling.agreement import Outputs
-from pipeline.profiling.bench import Bench, Candidate, Preset
+from pipeline.profiling.bench import Bench, Candidate
 from pipeline.profiling.summary import Found, Measured
 from pipeline.profiling.workers import Job, ModelRefusedError
 from pipeline.runtimes import mapped, structured
@@ -39,6 +37,8 @@ MAX_PARALLEL = 4
 # Short beside the second in which a shared machine's core changes its speed; long beside a line to
 # a board and the caches that the other one emptied.
 TURN_NS = 10_000_000
+CONNECTED_RATIO = 5
+MAX_BESIDE = 8  # candidates that have their model loaded at the same time
 
 
 def outputs(
@@ -112,12 +112,8 @@ def num_steps(num_candidates: int, bench: Bench) -> int:
     """Return how often `measure` calls ``on_step`` when all candidates can be measured."""
     if not bench.is_timed:
         return num_candidates
-    return num_workers(num_candidates, bench.preset) + num_candidates * passes.num_steps(bench)
-
-
-def num_workers(num_candidates: int, preset: Preset) -> int:
-    """Return how many workers measure so many candidates where they can be timed."""
-    return num_candidates * (1 + preset.num_restarts)
+    each = 1 + passes.num_steps(bench)  # quality and memory come first
+    return num_candidates * each + bench.preset.num_restarts
 
 
 def first_sample(inputs: Path, folder: Path) -> Path:
@@ -168,51 +164,26 @@ def time_in_rounds(
         running: those that have outputs, in the order of even rounds.
         bench: where and how long.
         sample: as `first_sample` wrote it.
-        rounds: their numbers; odd ones go backwards.
-        on_step: called once a worker.
-    """
-    plan, most = bench.preset.plan(), _num_parallel(bench)
-    for number in rounds:
-        order = list(running if number % 2 == 0 else reversed(running))
-        for group in (order[first : first + most] for first in range(0, len(order), most)):
-            with ExitStack() as stack:
-                jobs = [_job(found.candidate, sample, bench) for found in group]
-                started = [
-                    stack.enter_context(workers.started(job, "latency", plan=plan)) for job in jobs
-                ]
-                for worker in started:
-                    worker.wait()  # or it would start beside one that is timed
-                for found, worker in zip(group, started, strict=True):
-                    on_step(f"{found.candidate.name}: latency, round {number + 1}")
-                    found.restarts.append(worker.result())
-
-
-def time_in_turns(
-    beside: Sequence[Found],
-    bench: Bench,
-    sample: Path,
-    rounds: range,
-    on_step: Callable[[str], None],
-) -> None:
-    """Append one timing worker's reply a round to each; those of a round time by turns.
-
-    Args:
-        beside: those to compare with each other, all of which have outputs.
-        bench: where and how long.
-        sample: as `first_sample` wrote it.
-        rounds: their numbers; each goes on other cores.
+        rounds: their numbers; odd ones go backwards, and each goes on other cores.
         on_step: called once a round.
     """
-    # several threads need longer to rest between two turns
-    turn_ns = TURN_NS * bench.target.profile.num_threads
-    jobs = [_job(found.candidate, sample, bench) for found in beside]
-    names = " and ".join(found.candidate.name for found in beside)
     for number in rounds:
-        on_step(f"{names}: latency, round {number + 1}")
-        order = slice(None, None, 1 if number % 2 == 0 else -1)
-        replies = workers.in_turns(jobs[order], turn_ns, number, plan=bench.preset.plan())
-        for found, reply in zip(beside[order], replies, strict=True):
-            found.restarts.append(reply)
+        on_step(f"latency, round {number + 1}")
+        order = list(running if number % 2 == 0 else reversed(running))
+        for group in (order[i : i + MAX_BESIDE] for i in range(0, len(order), MAX_BESIDE)):
+            jobs = [_job(found.candidate, sample, bench) for found in group]
+            for found, reply in zip(group, _time(jobs, bench, number), strict=True):
+                found.restarts.append(reply)
+
+
+def _time(jobs: Sequence[Job], bench: Bench, number: int) -> list[Any]:
+    """Time several by turns, or one as a whole."""
+    plan = bench.preset.plan()
+    if len(jobs) == 1:
+        return [workers.call(jobs[0], "latency", plan=plan)]
+    # several threads need longer to rest between two turns, and a line to a device takes its time
+    longer = bench.target.profile.num_threads * (CONNECTED_RATIO if bench.target.connection else 1)
+    return workers.in_turns(jobs, TURN_NS * longer, number, plan=plan)
 
 
 def _num_parallel(bench: Bench) -> int:

@@ -106,6 +106,19 @@ class TestMeasuring:
         run_stages(here, local)
         assert (here / "profiled/dense-fp32/outputs.npz").read_bytes() == on_board
 
+    def test_candidates_take_turns_there_on_one_core(self, board, workspace):
+        root = workspace(dense=None, pruned=None)
+        found = run_stages(root, params_with(board=target_of(board.connection())))
+        assert {m.kind for m in found.values()} == {"measured"}
+        cores = [
+            tuple(each["host_before"]["affinity"])
+            for m in found.values() for each in m.host["restarts"]
+        ]  # fmt: skip
+        assert {len(core) for core in cores} == {1}
+        assert cores[:2] == cores[2:]  # a round's are the same
+        ratio = found["pruned-fp32"].latency_ratio
+        assert ratio.lower < ratio.value < ratio.upper
+
     def test_a_runner_of_ones_own_is_measured_with(self, board, workspace):
         program = board.home / "other"
         source = ROOT / "tests/systems/other_runner.py"

@@ -2,7 +2,15 @@ import msgspec
 import pytest
 
 from pipeline import params
-from pipeline.measurement import Drop, Energy, Latency, Measurement, Placement, Quality
+from pipeline.measurement import (
+    Drop,
+    Energy,
+    Interval,
+    Latency,
+    Measurement,
+    Placement,
+    Quality,
+)
 from pipeline.planning.selection import select
 
 BUDGET = params.Select(max_quality_drop=2.0)
@@ -132,6 +140,25 @@ def test_a_throttled_run_is_invalid_not_slow():
 
 def test_overlapping_intervals_are_called_indistinguishable():
     assert chosen(candidate("a", 0.9995, upper=0.1)).distinguishable is False
+
+
+RATIOS = {
+    "apart from each other": ((0.50, 0.49, 0.51), (0.52, 0.515, 0.53), True),
+    "not apart": ((0.50, 0.49, 0.51), (0.51, 0.505, 0.53), False),
+    "apart from the reference": ((0.9, 0.8, 0.99), None, True),
+    "not apart from the reference": ((0.98, 0.8, 1.1), None, False),
+}
+
+
+@pytest.mark.parametrize(("first", "second", "expected"), RATIOS.values(), ids=RATIOS)
+def test_ratios_to_the_reference_tell_more_than_latencies(first, second, expected):
+    """The p50 are the same to their intervals: a machine that changed its speed widened both."""
+    wide = Latency(p50=0.9, p50_lower=0.2, p50_upper=2.0)
+    ranked = [candidate("a", 0.9, upper=0.1, latency_ratio=Interval(*first))]
+    if second is not None:
+        ranked.append(candidate("b", 0.91, upper=0.1, latency_ratio=Interval(*second)))
+    ranked[0] = msgspec.structs.replace(ranked[0], latency_ms=wide)
+    assert chosen(*ranked).distinguishable is expected
 
 
 def built(name, size):

@@ -1,10 +1,14 @@
+import dataclasses
+
+import msgspec
 import numpy as np
 import pytest
 
 from pipeline import files, manifest
 from pipeline.errors import TargetError
-from pipeline.profiling import measure
+from pipeline.profiling import measure, workers
 from pipeline.profiling.bench import PRESETS, Bench, Candidate, Preset
+from pipeline.profiling.summary import Found
 from pipeline.profiling.workers import ModelRefusedError
 
 TINY = Preset(num_restarts=2, warmup_s=0.01, timed_s=0.02, min_samples=6)
@@ -71,12 +75,53 @@ def test_outputs_that_are_not_finite_are_no_measurement(measured):
     assert (m.kind, m.reason) == ("not_measured", "its outputs hold NaN or inf")
 
 
-def test_rounds_go_forwards_and_backwards(measured):
+def test_each_round_is_a_step(measured):
     rounds = [note for note in measured[2] if "latency" in note]
-    assert rounds == [
-        "dense-fp32: latency, round 1", "other-fp32: latency, round 1",
-        "other-fp32: latency, round 2", "dense-fp32: latency, round 2",
+    assert rounds == ["latency, round 1", "latency, round 2"]
+
+
+@pytest.fixture
+def noted_turns(monkeypatch):
+    """What `workers.in_turns` is called with: names of artifacts, turn_ns, core."""
+    noted = []
+
+    def in_turns(jobs, turn_ns, core, **request):
+        noted.append(([job.model.parent.name for job in jobs], turn_ns, core))
+        return [workers.call(job, "latency", **request) for job in jobs]
+
+    monkeypatch.setattr(workers, "in_turns", in_turns)
+    return noted
+
+
+def timed(bench, make_artifact, names):
+    found = [Found(Candidate(name, make_artifact(WEIGHTS, name))) for name in names]
+    measure.time_in_rounds(found, bench, bench.inputs, range(2), lambda _note: None)
+    return found
+
+
+def test_rounds_go_forwards_and_backwards_and_on_other_cores(noted_turns, bench, make_artifact):
+    found = timed(bench, make_artifact, "abc")
+    assert noted_turns == [
+        (["a", "b", "c"], measure.TURN_NS, 0), (["c", "b", "a"], measure.TURN_NS, 1)
     ]  # fmt: skip
+    assert [len(each.restarts) for each in found] == [2, 2, 2]
+
+
+def test_no_more_are_beside_each_other_than_memory_is_for(
+    noted_turns, bench, make_artifact, monkeypatch
+):
+    monkeypatch.setattr(measure, "MAX_BESIDE", 2)
+    found = timed(bench, make_artifact, "abcde")
+    groups = [names for names, _, _ in noted_turns]
+    assert groups == [["a", "b"], ["c", "d"], ["e", "d"], ["c", "b"]]  # one alone takes no turns
+    assert [len(each.restarts) for each in found] == [2] * 5
+
+
+def test_several_threads_take_longer_turns(noted_turns, bench, make_artifact):
+    profile = msgspec.structs.replace(bench.target.profile, num_threads=2)
+    several = msgspec.structs.replace(bench.target, profile=profile)
+    timed(dataclasses.replace(bench, target=several), make_artifact, "ab")
+    assert {turn_ns for _, turn_ns, _ in noted_turns} == {2 * measure.TURN_NS}
 
 
 def test_steps_are_counted_beforehand(bench, make_artifact):
