@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from pipeline import manifest, params
 from pipeline.errors import ParityError
@@ -22,7 +21,7 @@ from pipeline.profiling.agreement import Outputs
 from pipeline.profiling.bench import Bench, Candidate
 from pipeline.profiling.summary import Measured
 from pipeline.profiling.workers import ModelRefusedError
-from pipeline.runtimes import structured
+from pipeline.runtimes import mapped, structured
 from pipeline.targets import ethos_u
 from pipeline.targets.ethos_u import Estimate
 
@@ -103,7 +102,7 @@ def _outputs(
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
         path = Path(folder) / workers.OUTPUTS
         reply = workers.outputs(job, path)
-        with np.load(path, allow_pickle=False) as arrays:
+        with mapped.loaded(path) as arrays:
             return arrays["outputs"], reply
 
 

@@ -14,7 +14,7 @@ from pipeline import params
 from pipeline.errors import ManifestError, ParityError
 from pipeline.profiling import agreement, measure
 from pipeline.profiling.agreement import Outputs
-from pipeline.runtimes import structured
+from pipeline.runtimes import mapped, structured
 
 NUM_GOLDEN = 8
 KEYS = {"inputs", "outputs", "tolerance", "reason"}
@@ -107,7 +107,7 @@ def check_golden(
 
 def _read(path: Path) -> tuple[Outputs, list[float]]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with mapped.loaded(path) as arrays:
             if set(arrays.files) == KEYS:
                 return arrays["outputs"], np.atleast_1d(arrays["tolerance"]).tolist()
     except (OSError, ValueError, EOFError, BadZipFile) as error:

@@ -198,6 +198,6 @@ def _outputs(job: Job) -> tuple[Outputs, dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
         path = Path(folder) / workers.OUTPUTS
         reply = workers.outputs(job, path)
-        with np.load(path, allow_pickle=False) as arrays:
+        with mapped.loaded(path) as arrays:
             values: Outputs = arrays["outputs"]
     return values, reply

@@ -265,7 +265,7 @@ def _num_rows(path: Path) -> int | None:
     It may be compressed, or anything.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with mapped.loaded(path) as arrays:
             return len(np.asarray(arrays["outputs"]))
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

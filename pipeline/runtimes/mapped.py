@@ -1,8 +1,10 @@
 """The arrays of an uncompressed .npz, mapped and not read: memory does not grow with the file."""
 
 import struct
+import threading
 import zipfile
-from typing import Any, Dict, Literal
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, Literal
 
 import numpy as np
 
@@ -12,6 +14,16 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+# numpy parses a header by `ast`, in which two threads at a time make CPython raise SystemError,
+# until 3.11.8 and 3.12.2 (gh-106905).
+_PARSING = threading.RLock()
+
+
+@contextmanager
+def loaded(file: Any) -> Iterator[Any]:
+    """Open a .npz as `numpy.load` does, one thread at a time."""
+    with _PARSING, np.load(file, allow_pickle=False) as found:
+        yield found
 
 
 def arrays(path: str) -> Dict[str, Any]:
@@ -34,7 +46,8 @@ def _map(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
         version = np.lib.format.read_magic(member)
         if version not in _HEADERS:
             raise ValueError("%s has npy version %s" % (info.filename, version))
-        shape, fortran_order, dtype = _HEADERS[version](member)
+        with _PARSING:
+            shape, fortran_order, dtype = _HEADERS[version](member)
         if dtype.hasobject:
             raise ValueError("%s holds Python objects" % info.filename)
         within = member.tell()

@@ -1,7 +1,9 @@
 """Mapped arrays: the same as read ones, held to their checksums, without their memory."""
 
+import time
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -85,3 +87,31 @@ def test_what_cannot_be_mapped_is_refused(tmp_path, write, message):
     write(tmp_path / "a.npz")
     with pytest.raises(ValueError, match=message):
         mapped.arrays(str(tmp_path / "a.npz"))
+
+
+def test_headers_are_parsed_one_thread_at_a_time(tmp_path, monkeypatch):
+    """Two at a time are a SystemError of CPython now and then (gh-106905)."""
+    path = tmp_path / "a.npz"
+    np.savez(path, **ARRAYS)
+    inside, together = [], []
+
+    def noted(parse):
+        def parse_slowly(*args, **kwargs):
+            inside.append(1)
+            together.append(len(inside))
+            time.sleep(0.01)
+            inside.pop()
+            return parse(*args, **kwargs)
+
+        return parse_slowly
+
+    monkeypatch.setitem(mapped._HEADERS, (1, 0), noted(mapped._HEADERS[1, 0]))
+    monkeypatch.setattr(np, "load", noted(np.load))
+
+    def read(_):
+        with mapped.loaded(path) as found:
+            return len(found["numbers"]) + len(mapped.arrays(str(path))["numbers"])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, range(8))) == [4] * 8
+    assert set(together) == {1}
