@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import built, built_once
+
+__all__ = ["built", "built_once"]  # fixtures
 pytestmark = pytest.mark.slow
 SHARED = ("toolchain", "prepare", "train", "prune", "distill", "quantize", "export")
 PER_TARGET = ("convert", "profile", "select", "certify", "register")
