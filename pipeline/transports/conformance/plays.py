@@ -242,10 +242,8 @@ def takes_turns(subject: Subject) -> Problems:
         yield f"{answer.told}; {problem}"
         return
     assert answer.reply is not None
-    counts, num_samples = (
-        answer.reply.get("samples_per_turn") or [],
-        len(answer.reply["samples_ns"]),
-    )
+    counts = answer.reply.get("samples_per_turn") or []
+    num_samples = len(answer.reply["samples_ns"])
     if len(counts) != num_turns:
         yield f"samples_per_turn {counts} of {num_turns} turns"
     if num_turns and sum(counts) != num_samples:
